@@ -1,0 +1,1 @@
+"""Back-propagation written out as tensor operations. Imports torch only."""

@@ -1,0 +1,113 @@
+"""The four equations of back-propagation, stacked over members.
+
+Rumelhart, Hinton & Williams, "Learning representations by back-propagating errors", Nature 323 (1986);
+numbered BP1 to BP4 as in Nielsen, *Neural Networks and Deep Learning*, chapter 2.
+
+Every tensor has a leading member axis, so that one call trains one network or a thousand:
+weights `W_l [members, out, in]`, biases `b_l [members, 1, out]`, inputs and targets
+`[members, batch, ·]`. L is the mean binary cross-entropy over the batch and the outputs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from backlight.backprop.activations import Activation
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """What the forward pass leaves behind for the backward pass.
+
+    `activations[l]` is the input of layer `l`, so `activations[0]` is x; `pre_activations[l]` is its
+    `z = a Wᵀ + b`. Both are lists of `[members, batch, neurons]`.
+    """
+
+    activations: list[Tensor]
+    pre_activations: list[Tensor]
+
+    @property
+    def logits(self) -> Tensor:
+        return self.pre_activations[-1]
+
+
+def smooth(y: Tensor, label_smoothing: float) -> Tensor:
+    """Targets moved from {0, 1} to {ε/2, 1 − ε/2} (Szegedy et al. 2016, eq. 7, for two outcomes)."""
+    return y * (1 - label_smoothing) + label_smoothing / 2 if label_smoothing else y
+
+
+def binary_cross_entropy(
+    logits: Tensor, y: Tensor, positive_weight: Tensor | None = None, batch_size: float | None = None
+) -> Tensor:
+    """Mean BCE over batch and outputs, from logits (the numerically stable form of sigmoid + BCE).
+
+    `positive_weight [outputs]` multiplies the term of the positive class. `batch_size` is the number
+    of rows to divide by where this batch is only a part of the whole (default: its own rows).
+    Returns a scalar.
+    """
+    total = functional.binary_cross_entropy_with_logits(
+        logits, y, pos_weight=positive_weight, reduction="sum"
+    )
+    return total / _terms(y, batch_size)
+
+
+def output_delta(
+    logits: Tensor, y: Tensor, positive_weight: Tensor | None = None, batch_size: float | None = None
+) -> Tensor:
+    """BP1: `delta_L = ∂L/∂z_L = (σ(z_L) − y) / (batch·outputs)`, the derivative of `binary_cross_entropy`.
+
+    With a positive-class weight p the numerator is `σ(z)·(1 + (p − 1)·y) − p·y`.
+    """
+    probability = torch.sigmoid(logits)
+    if positive_weight is None:
+        error = probability - y
+    else:
+        error = probability * (1 + (positive_weight - 1) * y) - positive_weight * y
+    return error / _terms(y, batch_size)
+
+
+def _terms(y: Tensor, batch_size: float | None) -> float:
+    """The number of terms in the mean: batch·outputs."""
+    return (y.shape[-2] if batch_size is None else batch_size) * y.shape[-1]
+
+
+def forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Activation
+) -> ForwardPass:
+    """`z_l = a_{l−1} W_lᵀ + b_l`, `a_l = σ(z_l)`; the last layer stays a logit."""
+    activations, pre_activations = [x], []
+    for weight, bias in zip(weights, biases, strict=True):
+        z = torch.baddbmm(bias, activations[-1], weight.mT)
+        pre_activations.append(z)
+        if len(pre_activations) < len(weights):
+            activations.append(activation.function(z))
+    return ForwardPass(activations, pre_activations)
+
+
+def deltas(
+    passed: ForwardPass, weights: Sequence[Tensor], delta: Tensor, activation: Activation
+) -> list[Tensor]:
+    """BP2: `delta_l = (delta_{l+1} W_{l+1}) ⊙ σ'(z_l)`, from the output delta back to the first layer.
+
+    Returns one `[members, batch, neurons]` per layer, first layer first: the error contribution of
+    every neuron for every row.
+    """
+    contributions = [delta]
+    for layer in range(len(weights) - 2, -1, -1):
+        slope = activation.derivative(passed.pre_activations[layer], passed.activations[layer + 1])
+        contributions.append(torch.bmm(contributions[-1], weights[layer + 1]).mul_(slope))
+    return contributions[::-1]
+
+
+def gradients(passed: ForwardPass, layer_deltas: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """BP3 and BP4: `∂L/∂b_l = Σ_batch delta_l`, `∂L/∂W_l = delta_lᵀ a_{l−1}`.
+
+    Returns `(weight gradient [members, out, in], bias gradient [members, 1, out])` per layer.
+    """
+    return [
+        (torch.bmm(delta.mT, activation), delta.sum(dim=-2, keepdim=True))
+        for delta, activation in zip(layer_deltas, passed.activations, strict=True)
+    ]

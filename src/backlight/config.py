@@ -1,0 +1,94 @@
+"""From a node of the config to an object: types and ranges are those of the constructor.
+
+A constructor's annotations are the schema of its config node. `build` holds the node's values against
+them, calls the constructor, and turns every mismatch into one sentence with the full key.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from backlight.errors import BacklightError
+
+T = TypeVar("T")
+
+
+def build(target: Callable[..., T], node: Mapping[str, Any], key: str, **given: Any) -> T:
+    """Call `target(**given, **node)` once every value of `node` fits the annotation of its parameter.
+
+    Args:
+        target: a class or function whose annotations say what is allowed.
+        node: the values, as in the config.
+        key: the full key of `node`, for messages (`optimizer`).
+        given: arguments that do not come from the config; they are not checked.
+
+    Raises:
+        BacklightError: a key nobody reads, a value of the wrong type or range, a missing value.
+    """
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(target, eval_str=True).parameters.items()
+        if name not in given and parameter.kind is not parameter.VAR_KEYWORD
+    }
+    for name, value in node.items():
+        if name not in parameters:
+            raise BacklightError(f"{key}.{name}: no such option{nearest(name, parameters)}")
+        _check(f"{key}.{name}", value, parameters[name].annotation)
+    for name, parameter in parameters.items():
+        if name not in node and parameter.default is parameter.empty:
+            raise BacklightError(f"{key}.{name}: a value is needed")
+    try:
+        return target(**given, **node)
+    except ValueError as error:
+        raise BacklightError(f"{key}.{error}") from error
+
+
+def choose(options: Mapping[str, T], name: object, key: str) -> T:
+    """The option called `name`; a BacklightError that lists the options where there is none."""
+    if not isinstance(name, str) or name not in options:
+        raise BacklightError(
+            f"{key}={name}: no such option{nearest(str(name), options)}; allowed: {', '.join(options)}"
+        )
+    return options[name]
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the closest of `names`, else their list."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; allowed: {', '.join(names)}" if names else ""
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """The node as resolved plain Python data.
+
+    Raises:
+        BacklightError: a mandatory value (`???`) was not given.
+    """
+    for missing in sorted(OmegaConf.missing_keys(node)):
+        full_key = f"{node._get_full_key(None)}.{missing}".lstrip(".")
+        raise BacklightError(f"{full_key}: a value is needed; give {full_key}=…")
+    container = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _check(key: str, value: object, annotation: Any) -> None:
+    if annotation is inspect.Parameter.empty:
+        return
+    try:
+        TypeAdapter(
+            annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True)
+        ).validate_python(value)
+    except ValidationError as error:
+        reasons = dict.fromkeys(
+            detail["msg"].replace("Input should be ", "").replace("a valid ", "a ")
+            for detail in error.errors()
+        )
+        raise BacklightError(f"{key}={value}: must be {' or '.join(reasons)}") from error

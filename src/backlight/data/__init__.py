@@ -1,0 +1,1 @@
+"""Data: sources, splits, encoding, batches, and the LightningDataModule that joins them."""

@@ -1,0 +1,183 @@
+"""The LightningDataModule: one source, split, encoded and kept in memory."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from backlight.config import Count, Fraction
+from backlight.data.batches import Batch, Batches
+from backlight.data.encoder import FeatureEncoder
+from backlight.data.source import Labelled
+from backlight.data.splits import split
+from backlight.data.synthetic import perturbed
+from backlight.errors import BacklightError
+
+Part = Literal["train", "val", "test"]
+
+EVALUATION_ROWS = 8192  # rows per batch where nothing is learned; bounds the memory of activations
+
+
+class ClassificationData(LightningDataModule):
+    """Train, validation and test batches of one source.
+
+    `num_features`, `num_outputs`, `class_names` and `feature_names` are known after `setup`.
+
+    Args:
+        load: gives the labelled rows.
+        run_seed: seeds the order of the batches.
+        batch_size: rows per optimizer step, over all processes together; `full` is every training row.
+        val_fraction, test_fraction: shares of all rows that are held out.
+        stratify: keep the class proportions in every part.
+        standardize: subtract the training mean of every numeric feature and divide by its standard
+            deviation.
+        max_categories: a text column with more different values is refused as a feature.
+        label_noise, imbalance: see `backlight.data.synthetic.perturbed`.
+        seed: of the split and the perturbations.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Labelled],
+        run_seed: int,
+        *,
+        batch_size: Count | Literal["full"] = 32,
+        val_fraction: Fraction = 0.15,
+        test_fraction: Fraction = 0.15,
+        stratify: bool = True,
+        standardize: bool = True,
+        max_categories: Count = 100,
+        label_noise: Fraction = 0.0,
+        imbalance: Annotated[float, Field(gt=0, le=1)] = 1.0,
+        seed: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        super().__init__()
+        self.load = load
+        self.run_seed = run_seed
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.stratify = stratify
+        self.standardize = standardize
+        self.max_categories = max_categories
+        self.label_noise = label_noise
+        self.imbalance = imbalance
+        self.seed = seed
+        self.encoder: FeatureEncoder
+        self.class_names: list[str]
+        self._parts: dict[Part, tuple[Tensor, Tensor]] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, split and encode; the second call does nothing."""
+        if self._parts:
+            return
+        source = perturbed(self.load(), self.seed, label_noise=self.label_noise, imbalance=self.imbalance)
+        rows = split(
+            source.labels,
+            source.class_names,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            stratify=self.stratify,
+            seed=self.seed,
+        )
+        self.class_names = source.class_names
+        self.encoder = FeatureEncoder.fit(
+            source.take(rows["train"]).rows,
+            source.feature_names,
+            standardize=self.standardize,
+            max_categories=self.max_categories,
+        )
+        parts: tuple[Part, ...] = ("train", "val", "test")
+        self._parts = {
+            part: tensors(source.take(rows[part]), self.encoder) for part in parts if len(rows[part])
+        }
+
+    @property
+    def feature_names(self) -> list[str]:
+        return self.encoder.feature_names
+
+    @property
+    def num_features(self) -> int:
+        return len(self.feature_names)
+
+    @property
+    def num_outputs(self) -> int:
+        return outputs_for(self.class_names)
+
+    def part(self, name: Part) -> tuple[Tensor, Tensor]:
+        """`(x [rows, features], y [rows, outputs])`, both float32; no rows where the part is empty."""
+        return self._parts.get(name) or (
+            torch.empty(0, self.num_features),
+            torch.empty(0, self.num_outputs),
+        )
+
+    def positive_weight(self) -> Tensor:
+        """Negative over positive training rows per output: the weight that balances the classes."""
+        y = self.part("train")[1]
+        positive = y.sum(dim=0)
+        return (len(y) - positive) / positive
+
+    def train_dataloader(self) -> Batches:
+        full = self.batch_size == "full"
+        return self._batches(
+            "train",
+            len(self.part("train")[0]) if self.batch_size == "full" else self.batch_size,
+            seed=None if full else self.run_seed,
+        )
+
+    def val_dataloader(self) -> Batches | list[Batches]:
+        return self._held_out("val")
+
+    def test_dataloader(self) -> Batches | list[Batches]:
+        return self._held_out("test")
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch  # already there
+
+    def state_dict(self) -> dict[str, Any]:
+        """What prediction needs to read new rows, as plain data."""
+        return {"encoder": self.encoder.state_dict(), "class_names": self.class_names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that the data of a resumed run is what it was.
+
+        Raises:
+            BacklightError: the columns, classes or training statistics have changed.
+        """
+        if state_dict != self.state_dict():
+            raise BacklightError("data: columns, classes or training rows differ from those of the run to resume")
+
+    def _held_out(self, name: Part) -> Batches | list[Batches]:
+        return self._batches(name, EVALUATION_ROWS) if name in self._parts else []
+
+    def _batches(self, name: Part, batch_size: int, seed: int | None = None) -> Batches:
+        strategy = self.trainer.strategy if self.trainer else None
+        device = strategy.root_device if strategy else torch.device("cpu")
+        x, y = (tensor.to(device) for tensor in self.part(name))
+        return Batches(
+            x,
+            y,
+            batch_size,
+            seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+        )
+
+
+def outputs_for(class_names: list[str]) -> int:
+    """One output for two classes, else one per class."""
+    return 1 if len(class_names) == 2 else len(class_names)
+
+
+def tensors(source: Labelled, encoder: FeatureEncoder) -> tuple[Tensor, Tensor]:
+    """`x [rows, features]` and `y [rows, outputs]` of labelled rows, both float32."""
+    x = torch.from_numpy(np.ascontiguousarray(encoder.transform(source.rows)))
+    labels = torch.from_numpy(source.labels)
+    num_outputs = outputs_for(source.class_names)
+    y = labels[:, None] if num_outputs == 1 else functional.one_hot(labels, num_outputs)
+    return x, y.to(torch.float32)

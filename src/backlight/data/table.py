@@ -1,0 +1,163 @@
+"""The user's own table: a CSV or Parquet file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backlight.data.encoder import as_numbers
+from backlight.data.source import Labelled
+from backlight.errors import BacklightError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_NUMERIC_CLASSES = 20  # more different non-integer targets than this are a regression problem
+PARQUET_SUFFIXES = (".parquet", ".pq")
+
+
+def table(
+    seed: int,
+    *,
+    path: str,
+    target: str,
+    drop: list[str] | None = None,
+    categorical: list[str] | None = None,
+) -> Labelled:
+    """Rows of a CSV or Parquet file, one column of which holds the classes.
+
+    Args:
+        seed: not used; the file is what it is.
+        path: the file; Parquet if its name ends in .parquet or .pq, else CSV with a header line.
+        target: the column that holds the classes.
+        drop: columns that are not features.
+        categorical: numeric columns whose numbers are names, such as postal codes.
+
+    Raises:
+        BacklightError: the file cannot be read, is empty, or `target` cannot be learned.
+    """
+    import pandas as pd
+
+    frame = pd.concat(read_table(path), ignore_index=True)
+    if frame.empty:
+        raise BacklightError(f"data.path={path}: the file has a header but no rows")
+    for option, names in (("target", [target]), ("drop", drop or []), ("categorical", categorical or [])):
+        for name in names:
+            if name not in frame.columns:
+                raise BacklightError(
+                    f"data.{option}={name}: no such column in {path}; it has {', '.join(map(str, frame.columns))}"
+                )
+    names, class_names = class_labels(frame[target], target)
+    codes = {name: code for code, name in enumerate(class_names)}
+    rows = frame.drop(columns=[target, *(drop or [])])
+    if rows.shape[1] == 0:
+        raise BacklightError(f"data.path={path}: no column is left as a feature besides '{target}'")
+    for name in categorical or []:
+        rows[name] = rows[name].astype("category")
+    labels = np.array([codes[name] for name in names], dtype=np.int64)
+    return Labelled(rows, labels, [str(name) for name in rows.columns], class_names)
+
+
+def class_labels(column: "pd.Series[Any]", target: str) -> tuple[list[str], list[str]]:
+    """The class of every row as text, and the sorted classes (as numbers where they are numbers).
+
+    Raises:
+        BacklightError: values are missing, all the same, or look like a quantity rather than a class.
+    """
+    if column.isna().any():
+        first = int(column.isna().to_numpy().argmax()) + 1
+        raise BacklightError(
+            f"data.target={target}: {int(column.isna().sum())} of {len(column)} rows have no label "
+            f"(the first is data row {first}); fill them in or remove these rows"
+        )
+    numbers, is_text = as_numbers(column)
+    if is_text.any() or column.dtype == bool:
+        names = [str(value) for value in column]
+        classes = sorted(set(names))
+    else:
+        integral = bool((numbers == np.round(numbers)).all())
+        distinct = np.unique(numbers)
+        if not integral and len(distinct) > MAX_NUMERIC_CLASSES:
+            raise BacklightError(
+                f"data.target={target}: {len(distinct)} different numbers look like a quantity; allowed: classes"
+            )
+        names = [str(int(number)) if integral else str(number) for number in numbers]
+        classes = [str(int(number)) if integral else str(number) for number in distinct]
+    if len(classes) < 2:
+        raise BacklightError(
+            f"data.target={target}: every row is '{classes[0]}'; a column with two or more classes is needed"
+        )
+    return names, classes
+
+
+def read_table(path: str | Path, rows_per_chunk: int = 100_000) -> Iterator["pd.DataFrame"]:
+    """The file in pieces, so that inputs larger than memory can be streamed.
+
+    CSV values stay text here: whether a column is numeric is decided from all training rows, never
+    from the chunk at hand.
+
+    Raises:
+        BacklightError: the file is absent, empty, or not what its name says.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BacklightError(f"{path}: no such file; give the path of a CSV or Parquet file")
+    try:
+        if path.suffix.lower() in PARQUET_SUFFIXES:
+            chunks = _read_parquet(path, rows_per_chunk)
+        else:
+            chunks = _read_csv(path, rows_per_chunk)
+        for chunk in chunks:
+            chunk.columns = chunk.columns.map(str)
+            if not chunk.columns.is_unique:
+                twice = chunk.columns[chunk.columns.duplicated()][0]
+                raise BacklightError(f"{path}: two columns are called '{twice}'; every column needs its own name")
+            yield chunk
+    except UnicodeDecodeError as error:
+        raise BacklightError(f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from error
+    except OSError as error:
+        raise BacklightError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # pandas' and Arrow's parse errors
+        reason = " ".join(str(error).split())
+        raise BacklightError(f"{path}: not a readable table: {reason}") from error
+
+
+def _read_parquet(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        if file.metadata.num_rows == 0:
+            yield file.schema_arrow.empty_table().to_pandas()
+        for batch in file.iter_batches(rows_per_chunk):
+            yield batch.to_pandas()
+
+
+def _read_csv(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
+    import pandas as pd
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+        if not header.strip():
+            raise BacklightError(f"{path}: the file is empty; a header line and rows are needed")
+        separator = max(",;\t|", key=header.count)
+        file.seek(0)
+        yield from pd.read_csv(
+            file, sep=separator, dtype=str, chunksize=rows_per_chunk, skipinitialspace=True
+        )
+
+
+def check_labels(names: list[str], class_names: list[str], target: str) -> NDArray[np.int64]:
+    """Index of each label among the classes of a model.
+
+    Raises:
+        BacklightError: a label the model does not know.
+    """
+    codes = {name: code for code, name in enumerate(class_names)}
+    unknown = sorted(set(names) - set(class_names))
+    if unknown:
+        raise BacklightError(
+            f"column '{target}' holds the label '{unknown[0]}'; the model knows {', '.join(class_names)}"
+        )
+    return np.array([codes[name] for name in names], dtype=np.int64)
