@@ -4,15 +4,14 @@ A constructor's annotations are the schema of its config node. `build` holds the
 them, calls the constructor, and turns every mismatch into one sentence with the full key.
 """
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from backlight.errors import BacklightError
+from backlight.errors import BacklightError, nearest
 
 T = TypeVar("T")
 
@@ -34,35 +33,25 @@ def build(target: Callable[..., T], node: Mapping[str, Any], key: str, **given: 
         for name, parameter in inspect.signature(target, eval_str=True).parameters.items()
         if name not in given and parameter.kind is not parameter.VAR_KEYWORD
     }
+    prefix = f"{key}." if key else ""
     for name, value in node.items():
         if name not in parameters:
-            raise BacklightError(f"{key}.{name}: no such option{nearest(name, parameters)}")
-        _check(f"{key}.{name}", value, parameters[name].annotation)
+            raise BacklightError(f"{prefix}{name}: no such option{nearest(name, parameters)}")
+        check(prefix + name, value, parameters[name].annotation)
     for name, parameter in parameters.items():
         if name not in node and parameter.default is parameter.empty:
-            raise BacklightError(f"{key}.{name}: a value is needed")
+            raise BacklightError(f"{prefix}{name}: a value is needed")
     try:
         return target(**given, **node)
     except ValueError as error:
-        raise BacklightError(f"{key}.{error}") from error
+        raise BacklightError(f"{prefix}{error}") from error
 
 
 def choose(options: Mapping[str, T], name: object, key: str) -> T:
     """The option called `name`; a BacklightError that lists the options where there is none."""
     if not isinstance(name, str) or name not in options:
-        raise BacklightError(
-            f"{key}={name}: no such option{nearest(str(name), options)}; allowed: {', '.join(options)}"
-        )
+        raise BacklightError(f"{key}={name}: no such option{nearest(str(name), options)}")
     return options[name]
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the closest of `names`, else their list."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; allowed: {', '.join(names)}" if names else ""
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
@@ -79,13 +68,14 @@ def plain(node: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def _check(key: str, value: object, annotation: Any) -> None:
+def check(key: str, value: object, annotation: Any) -> None:
+    """Raises a BacklightError if the value of the full key `key` does not fit the annotation."""
     if annotation is inspect.Parameter.empty:
         return
     try:
-        TypeAdapter(
-            annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True)
-        ).validate_python(value)
+        TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True)).validate_python(
+            value
+        )
     except ValidationError as error:
         reasons = dict.fromkeys(
             detail["msg"].replace("Input should be ", "").replace("a valid ", "a ")

@@ -1,4 +1,7 @@
-"""The one exception that means: the user can mend this."""
+"""The exception that means: the user can mend this; and a hint how."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class BacklightError(Exception):
@@ -7,3 +10,12 @@ class BacklightError(Exception):
     Entry points print the sentence and exit with code 2; they never show a traceback for it
     unless ``HYDRA_FULL_ERROR=1`` is set.
     """
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the closest of `names`, else `"; allowed: x, y"`."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; allowed: {', '.join(names)}" if names else ""

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
-from torchmetrics import MetricCollection
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import (
     BinaryAccuracy,
     BinaryAUROC,
@@ -18,6 +19,8 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
+from backlight.loss import BinaryCrossEntropy
+
 
 class BinaryBalancedAccuracy(MulticlassAccuracy):
     """Mean of sensitivity and specificity (Brodersen et al. 2010), from the positive class's probability."""
@@ -29,11 +32,10 @@ class BinaryBalancedAccuracy(MulticlassAccuracy):
         super().update((preds > 0.5).long(), target)
 
 
-def accuracy(num_outputs: int) -> MetricCollection:
-    """The one metric that is cheap enough for every training epoch."""
-    return MetricCollection(
-        {"accuracy": BinaryAccuracy() if num_outputs == 1 else MulticlassAccuracy(num_outputs, average="micro")}
-    )
+def cheap_metrics(num_outputs: int) -> MetricCollection:
+    """What costs little enough for every training epoch: the accuracy."""
+    accuracy = BinaryAccuracy() if num_outputs == 1 else MulticlassAccuracy(num_outputs, average="micro")
+    return MetricCollection({"accuracy": accuracy})
 
 
 def every_metric(num_outputs: int) -> MetricCollection:
@@ -63,16 +65,68 @@ def every_metric(num_outputs: int) -> MetricCollection:
     return MetricCollection(metrics, compute_groups=False)
 
 
+class EpochMetrics(nn.Module):
+    """Mean loss and metrics of all rows seen since the last `compute`.
+
+    Updating a metric costs more than a training step of a small network, so rows are kept as they
+    come and go into the metrics many at a time.
+
+    Args:
+        loss: from logits and targets to a mean.
+        metrics: of probabilities and labels.
+    """
+
+    ROWS_AT_ONCE = 65_536
+
+    def __init__(self, loss: BinaryCrossEntropy, metrics: MetricCollection) -> None:
+        super().__init__()
+        self.loss = loss
+        self.mean_loss = MeanMetric(nan_strategy="disable")
+        self.metrics = metrics
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._kept_rows = 0
+
+    def update(self, logits: Tensor, y: Tensor) -> None:
+        """Add rows: logits and targets `[rows, outputs]`."""
+        self._kept.append((logits, y))
+        self._kept_rows += len(y)
+        if self._kept_rows >= self.ROWS_AT_ONCE:
+            self._flush()
+
+    def compute(self) -> dict[str, Tensor]:
+        """`loss` and every metric over all processes; forgets the rows."""
+        self._flush()
+        values = {"loss": self.mean_loss.compute()}
+        if values["loss"].isfinite():  # torchmetrics has no answer for NaN probabilities
+            values |= self.metrics.compute()
+        self.mean_loss.reset()
+        self.metrics.reset()
+        return values
+
+    def _flush(self) -> None:
+        if not self._kept:
+            return
+        logits, y = (torch.cat(tensors) for tensors in zip(*self._kept, strict=True))
+        self._kept, self._kept_rows = [], 0
+        self.mean_loss.update(self.loss(logits, y), weight=len(y))
+        if logits.isfinite().all():
+            self.metrics.update(probabilities(logits), labels_of(y))
+
+
+def number(value: Tensor) -> float:
+    """The shortest decimal number that is this float32: 0.1, not 0.10000000149011612."""
+    return float(str(value.detach().cpu().numpy().astype(np.float32)))
+
+
 def probabilities(logits: Tensor) -> Tensor:
     """What the metrics and the user are given: `[rows]` of the positive class, or `[rows, classes]`.
 
     One-vs-rest sigmoids are divided by their sum, so that each row adds up to 1.
     """
-    p = torch.sigmoid(logits)
-    if p.shape[1] == 1:
-        return p[:, 0]
+    if logits.shape[1] == 1:
+        return torch.sigmoid(logits[:, 0])
     # All outputs can underflow to 0 together; the softmax of log σ(z) is the same ratio without that.
-    return torch.softmax(torch.nn.functional.logsigmoid(logits), dim=1)
+    return torch.softmax(nn.functional.logsigmoid(logits), dim=1)
 
 
 def labels_of(y: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
@@ -65,8 +66,7 @@ class SigmoidMLP(nn.Module):
         widths = [num_features, *hidden, num_outputs]
         # skip_init: nn.Linear would otherwise draw its weights from the global generator.
         self.layers = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, fan_in, fan_out)
-            for fan_in, fan_out in zip(widths, widths[1:], strict=False)
+            nn.utils.skip_init(nn.Linear, fan_in, fan_out) for fan_in, fan_out in pairwise(widths)
         )
         generator = torch.Generator().manual_seed(seed)
         for layer in self.linear_layers:

@@ -49,14 +49,22 @@ class Batches:
     """
 
     def __init__(
-        self, x: Tensor, y: Tensor, batch_size: int, seed: int | None = None, rank: int = 0, world_size: int = 1
+        self,
+        x: Tensor,
+        y: Tensor,
+        batch_size: int,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.x = x
         self.y = y
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
-        self.sampler = EpochShuffle(len(x), seed)  # Lightning looks for `sampler.set_epoch`
+        # Lightning calls `sampler.set_epoch`, and asks whatever has a sampler for a batch sampler too.
+        self.sampler = EpochShuffle(len(x), seed)
+        self.batch_sampler = None
 
     def __len__(self) -> int:
         return -(-len(self.x) // self.batch_size)

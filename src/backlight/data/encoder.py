@@ -20,14 +20,14 @@ Doubles = NDArray[np.float64]
 class Column:
     """One raw column and how it becomes features.
 
-    A numeric column is one feature, its missing values replaced by `fill`, plus an indicator feature
-    where training rows had missing values (`has_missing`). A categorical column is one 0/1 feature per
+    A numeric column is one feature, its missing values replaced by `fill` (None refuses them), plus an
+    indicator feature where training rows had missing values (`has_missing`). A categorical column is one 0/1 feature per
     category; a value that is missing or was not seen in training is all zeros.
     """
 
     name: str
     kind: Literal["numeric", "categorical"]
-    fill: float = 0.0
+    fill: float | None = None
     has_missing: bool = False
     categories: list[str] = field(default_factory=list)
 
@@ -90,6 +90,10 @@ class FeatureEncoder:
         Raises:
             BacklightError: a column is absent or holds what it did not hold in training.
         """
+        if isinstance(rows, np.ndarray) and rows.shape[1] != len(self.columns):
+            raise BacklightError(
+                f"the data has {rows.shape[1]} features; the model was trained on {len(self.columns)}"
+            )
         encoded = rows if isinstance(rows, np.ndarray) else _encode(rows, self.columns)
         standardised: Floats = ((encoded - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
         return standardised
@@ -128,7 +132,9 @@ def _fit_column(series: "pd.Series[Any]", max_categories: int) -> Column:
     if series.isna().all():
         raise BacklightError(f"data: column '{name}' is empty in the training part; {advice}")
     if series.map(lambda value: isinstance(value, list | dict | bytes | np.ndarray)).any():
-        raise BacklightError(f"data: column '{name}' holds lists or bytes, which cannot be a feature; {advice}")
+        raise BacklightError(
+            f"data: column '{name}' holds lists or bytes, which cannot be a feature; {advice}"
+        )
     if not isinstance(series.dtype, pd.CategoricalDtype):
         numbers, is_wrong = as_numbers(series)
         if not is_wrong.any():
@@ -189,4 +195,11 @@ def _numbers(series: "pd.Series[Any]", column: Column) -> Doubles:
             f"column '{column.name}' holds {numbers[row]} (row {series.index[row] + 1}); "
             "allowed: finite numbers of float32 and missing values"
         )
-    return np.where(np.isnan(numbers), column.fill, numbers)
+    is_missing = np.isnan(numbers)
+    if column.fill is None and is_missing.any():
+        row = int(is_missing.argmax())
+        raise BacklightError(
+            f"column '{column.name}' has no value (row {series.index[row] + 1}); allowed: numbers, since it had "
+            "no missing values in training"
+        )
+    return np.where(is_missing, 0.0 if column.fill is None else column.fill, numbers)

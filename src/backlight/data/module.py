@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from backlight.config import Count, Fraction
 from backlight.data.batches import Batch, Batches
 from backlight.data.encoder import FeatureEncoder
 from backlight.data.source import Labelled
 from backlight.data.splits import split
 from backlight.data.synthetic import perturbed
 from backlight.errors import BacklightError
+from backlight.ranges import Count, Fraction, Natural
 
 Part = Literal["train", "val", "test"]
 
@@ -54,7 +54,7 @@ class ClassificationData(LightningDataModule):
         max_categories: Count = 100,
         label_noise: Fraction = 0.0,
         imbalance: Annotated[float, Field(gt=0, le=1)] = 1.0,
-        seed: Annotated[int, Field(ge=0)] = 0,
+        seed: Natural = 0,
     ) -> None:
         super().__init__()
         self.load = load
@@ -109,6 +109,10 @@ class ClassificationData(LightningDataModule):
     def num_outputs(self) -> int:
         return outputs_for(self.class_names)
 
+    def has(self, name: Part) -> bool:
+        """Whether the part holds any rows."""
+        return name in self._parts
+
     def part(self, name: Part) -> tuple[Tensor, Tensor]:
         """`(x [rows, features], y [rows, outputs])`, both float32; no rows where the part is empty."""
         return self._parts.get(name) or (
@@ -150,10 +154,12 @@ class ClassificationData(LightningDataModule):
             BacklightError: the columns, classes or training statistics have changed.
         """
         if state_dict != self.state_dict():
-            raise BacklightError("data: columns, classes or training rows differ from those of the run to resume")
+            raise BacklightError(
+                "data: columns, classes or training rows differ from those of the run to resume"
+            )
 
     def _held_out(self, name: Part) -> Batches | list[Batches]:
-        return self._batches(name, EVALUATION_ROWS) if name in self._parts else []
+        return self._batches(name, EVALUATION_ROWS) if self.has(name) else []
 
     def _batches(self, name: Part, batch_size: int, seed: int | None = None) -> Batches:
         strategy = self.trainer.strategy if self.trainer else None

@@ -61,7 +61,9 @@ def _require_every_class(labels: NDArray[np.int64], class_names: list[str], part
         present = np.bincount(labels[rows], minlength=len(class_names))
         if present.min() == 0 and (len(rows) > 0 or part == "train"):
             missing = int(present.argmin())
-            setting = "data.val_fraction and data.test_fraction" if part == "train" else f"data.{part}_fraction"
+            setting = (
+                "data.val_fraction and data.test_fraction" if part == "train" else f"data.{part}_fraction"
+            )
             raise BacklightError(
                 f"{setting}: no row of class '{class_names[missing]}' ({counts[missing]} of {len(labels)} rows) "
                 f"is left for the {part} part; every part needs every class"

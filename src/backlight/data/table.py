@@ -113,10 +113,14 @@ def read_table(path: str | Path, rows_per_chunk: int = 100_000) -> Iterator["pd.
             chunk.columns = chunk.columns.map(str)
             if not chunk.columns.is_unique:
                 twice = chunk.columns[chunk.columns.duplicated()][0]
-                raise BacklightError(f"{path}: two columns are called '{twice}'; every column needs its own name")
+                raise BacklightError(
+                    f"{path}: two columns are called '{twice}'; every column needs its own name"
+                )
             yield chunk
     except UnicodeDecodeError as error:
-        raise BacklightError(f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from error
+        raise BacklightError(
+            f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8"
+        ) from error
     except OSError as error:
         raise BacklightError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # pandas' and Arrow's parse errors

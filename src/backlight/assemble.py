@@ -1,0 +1,273 @@
+"""From the config of a run to its objects."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from inspect import signature
+from typing import Any, Literal, TypeVar
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import OmegaConf
+
+from backlight.accelerator import Accelerator, require_accelerator
+from backlight.callbacks.decision_boundary import DecisionBoundary
+from backlight.callbacks.evaluation_plots import EvaluationPlots
+from backlight.callbacks.gradients import GradientMonitor
+from backlight.callbacks.metrics_file import MetricsFile
+from backlight.callbacks.progress import ProgressReport
+from backlight.callbacks.tensorboard import RunDescription
+from backlight.classifier import Backward, Classifier
+from backlight.config import build, check, choose
+from backlight.data.module import ClassificationData
+from backlight.data.sources import SOURCES
+from backlight.errors import BacklightError
+from backlight.loss import BinaryCrossEntropy
+from backlight.model import SigmoidMLP
+from backlight.optimizers import OPTIMIZERS, SCHEDULES
+from backlight.ranges import Count, Fraction, Natural, NonNegative, Positive
+from backlight.run_folder import RunFolder
+
+Node = dict[str, Any]
+Option = TypeVar("Option")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a run trains, on what, and who conducts it."""
+
+    data: ClassificationData
+    classifier: Classifier
+    trainer: Trainer
+
+
+def assemble(config: Node, folder: RunFolder, resumed: Mapping[str, Any] | None = None) -> Experiment:
+    """Build every object of a run; nothing is written yet.
+
+    Args:
+        config: the resolved task config.
+        folder: where the run writes.
+        resumed: the checkpoint of a run that goes on.
+
+    Raises:
+        BacklightError: a key nobody reads, a value that does not fit, data that cannot be learned, a
+            checkpoint of another network.
+    """
+    return build(_assemble, config, "", config=config, folder=folder, resumed=resumed)
+
+
+def _assemble(
+    config: Node,
+    folder: RunFolder,
+    resumed: Mapping[str, Any] | None,
+    *,
+    seed: Natural,
+    name: str,
+    data: Node,
+    model: Node,
+    loss: Node,
+    optimizer: Node,
+    scheduler: Node,
+    trainer: Node,
+    callbacks: Node,
+) -> Experiment:
+    data_module = build_data(data, run_seed=seed)
+    data_module.setup()
+    classifier = build_classifier(model, loss, optimizer, scheduler, trainer, data_module)
+    if resumed and resumed["architecture"] != classifier.model.architecture:
+        raise BacklightError(
+            f"{folder.checkpoint('last')}: holds the network {resumed['architecture']}, "
+            f"but the config asks for {classifier.model.architecture}"
+        )
+    writers: list[Callback] = [
+        RunDescription(OmegaConf.to_yaml(config)),
+        MetricsFile(folder.metrics),
+        *checkpoints(folder, has_validation=data_module.has("val")),
+    ]
+    logger = TensorBoardLogger(
+        # Events after the checkpoint are of steps that will be done again: readers drop them.
+        folder.tensorboard,
+        name="",
+        version="",
+        default_hp_metric=False,
+        purge_step=resumed and resumed["global_step"],
+    )
+    conductor = build(
+        build_trainer,
+        {key: value for key, value in trainer.items() if key != "gradient_clip_val"},
+        "trainer",
+        callbacks=[*build_callbacks(callbacks, data_module), *writers],
+        logger=logger,
+    )
+    return Experiment(data_module, classifier, conductor)
+
+
+def build_data(node: Node, run_seed: int) -> ClassificationData:
+    """The data module: keys that `ClassificationData` reads are its own, all others the source's."""
+    source = choose(SOURCES, node.get("source"), "data.source")
+    shared = set(signature(ClassificationData).parameters)
+    options = {key: value for key, value in node.items() if key in shared}
+    own = {key: value for key, value in node.items() if key not in shared | {"source"}}
+    load = partial(build, source, own, "data", seed=node.get("seed", run_seed))
+    return build(ClassificationData, options, "data", load=load, run_seed=run_seed)
+
+
+def build_classifier(
+    model: Node, loss: Node, optimizer: Node, scheduler: Node, trainer: Node, data: ClassificationData
+) -> Classifier:
+    """The LightningModule for data that has been set up."""
+    backward, clip = model.get("backward", "equations"), trainer.get("gradient_clip_val")
+    check("model.backward", backward, Backward)
+    check("trainer.gradient_clip_val", clip, Positive | None)
+    check("trainer.max_epochs", trainer.get("max_epochs"), Count)
+    network = build(
+        SigmoidMLP,
+        {key: value for key, value in model.items() if key != "backward"},
+        "model",
+        num_features=data.num_features,
+        num_outputs=data.num_outputs,
+    )
+    algorithm, options = _named(OPTIMIZERS, optimizer, "optimizer")
+    descent = build(algorithm, options, "optimizer", parameters=list(network.parameters()))
+    decay, options = _named(SCHEDULES, scheduler, "scheduler")
+    schedule = build(decay, options, "scheduler", optimizer=descent, epochs=trainer["max_epochs"])
+    return Classifier(
+        network,
+        descent,
+        schedule,
+        build(build_loss, loss, "loss", data=data),
+        num_outputs=data.num_outputs,
+        backward=backward,
+        gradient_clip_val=clip,
+    )
+
+
+def _named(options: Mapping[str, Option], node: Node, key: str) -> tuple[Option, Node]:
+    """The option that `node.name` chooses, and what else the node says."""
+    chosen = choose(options, node.get("name"), f"{key}.name")
+    return chosen, {name: value for name, value in node.items() if name != "name"}
+
+
+def build_loss(
+    data: ClassificationData,
+    *,
+    label_smoothing: Fraction = 0.0,
+    positive_weight: Positive | list[Positive] | Literal["balanced"] = 1.0,
+) -> BinaryCrossEntropy:
+    """The BCE loss.
+
+    Args:
+        data: gives the class frequencies.
+        label_smoothing: ε; targets become ε/2 and 1 − ε/2.
+        positive_weight: factor on the loss of the positive class, one for all outputs or one for each;
+            `balanced` is negative over positive training rows (King & Zeng 2001).
+    """
+    if positive_weight == "balanced":
+        return BinaryCrossEntropy(label_smoothing, data.positive_weight())
+    if positive_weight == 1:
+        return BinaryCrossEntropy(label_smoothing)
+    weights = positive_weight if isinstance(positive_weight, list) else [positive_weight] * data.num_outputs
+    if len(weights) != data.num_outputs:
+        raise ValueError(
+            f"positive_weight={weights}: must be one number or {data.num_outputs}, one per output"
+        )
+    return BinaryCrossEntropy(label_smoothing, torch.tensor(weights, dtype=torch.float32))
+
+
+def early_stopping(
+    *,
+    monitor: Literal["train/loss", "val/loss"] = "val/loss",
+    patience: Natural = 10,
+    min_delta: NonNegative = 0.0,
+) -> EarlyStopping:
+    """Stop when the loss has not improved by `min_delta` for `patience` epochs (Prechelt 1998)."""
+    return EarlyStopping(
+        monitor, patience=patience, min_delta=min_delta, check_on_train_epoch_end=True, verbose=False
+    )
+
+
+CALLBACKS: dict[str, Callable[..., Callback]] = {
+    "progress": ProgressReport,
+    "gradients": GradientMonitor,
+    "evaluation_plots": EvaluationPlots,
+    "decision_boundary": DecisionBoundary,
+    "early_stopping": early_stopping,
+}
+
+
+def build_callbacks(node: Node, data: ClassificationData) -> list[Callback]:
+    """The callbacks that the config names; one that is null is off."""
+    built = []
+    for name, options in node.items():
+        callback = choose(CALLBACKS, name, "callbacks")
+        check(f"callbacks.{name}", options, Node | None)
+        if options is not None:
+            built.append(build(callback, options, f"callbacks.{name}"))
+            if isinstance(built[-1], EarlyStopping) and "val" in built[-1].monitor and not data.has("val"):
+                raise BacklightError(
+                    "callbacks.early_stopping.monitor=val/loss: data.val_fraction=0 leaves no rows to validate on; "
+                    "allowed: train/loss"
+                )
+    return built
+
+
+def checkpoints(folder: RunFolder, *, has_validation: bool) -> list[Callback]:
+    """What keeps `last.ckpt` and `best.ckpt` after every epoch.
+
+    The best epoch has the lowest validation loss; without validation rows there is no telling, and the
+    last one stands for it.
+    """
+    keep = partial(
+        ModelCheckpoint, folder.checkpoints, enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    if has_validation:
+        return [keep(filename="best", monitor="val/loss"), keep(filename="last")]
+    return [keep(filename="best", save_last=True)]
+
+
+def build_trainer(
+    callbacks: list[Callback],
+    logger: TensorBoardLogger,
+    *,
+    max_epochs: Count = 100,
+    accelerator: Accelerator = "auto",
+    devices: Count | Literal["auto"] = 1,
+    strategy: Literal["auto", "ddp"] = "auto",
+    log_every_n_steps: Count = 10,
+    deterministic: bool = True,
+) -> Trainer:
+    """Lightning's Trainer.
+
+    Args:
+        max_epochs: passes over the training rows.
+        accelerator: `auto` takes a GPU where there is one.
+        devices: processes, one per device; `auto` takes every GPU.
+        strategy: `ddp` shares each batch among the devices.
+        log_every_n_steps: optimizer steps between two values of step-wise scalars.
+        deterministic: only algorithms that give the same bits each time.
+
+    Raises:
+        BacklightError: the accelerator is not there.
+    """
+    require_accelerator(accelerator, "trainer.accelerator")
+    try:
+        return Trainer(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            # Spawned processes run `fit` alone: no second Hydra, no second log file.
+            strategy="ddp_spawn" if strategy == "ddp" else strategy,
+            callbacks=callbacks,
+            logger=logger,
+            log_every_n_steps=log_every_n_steps,
+            deterministic=deterministic,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # Batches shares the rows itself
+            enable_progress_bar=False,  # ProgressReport counts epochs instead
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise BacklightError(f"trainer: {' '.join(str(error).split())}") from error

@@ -1,0 +1,1 @@
+"""Callbacks: they show and keep what training measures, and change nothing in it."""

@@ -1,0 +1,119 @@
+"""Pictures of how well the network tells the classes apart, drawn once from the test rows."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+
+from backlight.callbacks.tensorboard import writer_of
+from backlight.data.module import EVALUATION_ROWS, ClassificationData
+from backlight.metrics import labels_of, predicted, probabilities
+from backlight.ranges import Count
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class EvaluationPlots(Callback):
+    """Confusion matrix, ROC, precision-recall and calibration curves of the test part, for TensorBoard.
+
+    Args:
+        max_classes: with more classes than this the curves show only the most frequent ones.
+    """
+
+    def __init__(self, *, max_classes: Count = 10) -> None:
+        self.max_classes = max_classes
+
+    @torch.no_grad()
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        writer = writer_of(trainer)
+        if writer is None:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, ClassificationData)
+        x, y = data.part("test")
+        logits = torch.cat([pl_module(rows.to(pl_module.device)).cpu() for rows in x.split(EVALUATION_ROWS)])
+        probability = probabilities(logits)
+        labels, guesses = labels_of(y).numpy(), predicted(probability).numpy()
+        chance = _per_class(probability.numpy())
+        frequent = np.argsort(-np.bincount(labels, minlength=len(data.class_names)))[: self.max_classes]
+        shown = [1] if len(data.class_names) == 2 else sorted(frequent.tolist())
+        figures = {
+            "confusion_matrix": confusion_matrix(labels, guesses, data.class_names),
+            "roc": _curves("RocCurveDisplay", labels, chance, data.class_names, shown),
+            "precision_recall": _curves("PrecisionRecallDisplay", labels, chance, data.class_names, shown),
+            "calibration": calibration(labels, chance, data.class_names, shown),
+        }
+        for name, figure in figures.items():
+            writer.add_figure(f"test/{name}", figure, trainer.global_step)
+
+
+def _per_class(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[rows, classes]` of what `probabilities` returned."""
+    return np.stack([1 - probability, probability], axis=1) if probability.ndim == 1 else probability
+
+
+def _axes() -> "tuple[Figure, Axes]":
+    # Not pyplot: it keeps every figure alive and picks a window system.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5), dpi=100, layout="constrained")
+    return figure, figure.subplots()
+
+
+def confusion_matrix(
+    labels: NDArray[np.int64], guesses: NDArray[np.int64], class_names: list[str]
+) -> "Figure":
+    """Rows: true class; columns: predicted class; counts."""
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    figure, axes = _axes()
+    ConfusionMatrixDisplay.from_predictions(
+        labels,
+        guesses,
+        labels=np.arange(len(class_names)),
+        display_labels=class_names,
+        cmap="Blues",
+        include_values=len(class_names) <= 20,
+        xticks_rotation="vertical" if max(map(len, class_names)) > 3 else "horizontal",
+        ax=axes,
+    )
+    return figure
+
+
+def _curves(
+    display: str,
+    labels: NDArray[np.int64],
+    chance: NDArray[np.float32],
+    class_names: list[str],
+    shown: list[int],
+) -> "Figure":
+    from sklearn import metrics
+
+    figure, axes = _axes()
+    for label in shown:
+        getattr(metrics, display).from_predictions(
+            labels == label, chance[:, label], name=class_names[label], ax=axes
+        )
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def calibration(
+    labels: NDArray[np.int64], chance: NDArray[np.float32], class_names: list[str], shown: list[int]
+) -> "Figure":
+    """Share of true positives against predicted probability, in ten bins of equal width."""
+    from sklearn.calibration import CalibrationDisplay
+
+    figure, axes = _axes()
+    for label in shown:
+        CalibrationDisplay.from_predictions(
+            labels == label, chance[:, label], n_bins=10, name=class_names[label], ax=axes
+        )
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,62 @@
+"""What TensorBoard is told once per run: the config, the graph, and hyper-parameters with final metrics."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+
+def writer_of(trainer: Trainer) -> SummaryWriter | None:
+    """The TensorBoard writer of this run; None where there is none, as on every process but the first."""
+    if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
+        writer: SummaryWriter = trainer.logger.experiment
+        return writer
+    return None
+
+
+class RunDescription(Callback):
+    """Writes the config as text and the graph of the network when training starts.
+
+    Args:
+        config: as YAML.
+    """
+
+    def __init__(self, config: str) -> None:
+        self.config = config
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        writer = writer_of(trainer)
+        if writer is None:
+            return
+        writer.add_text("config", f"```yaml\n{self.config}\n```", trainer.global_step)
+        rows = trainer.datamodule.part("train")[0][:1].to(pl_module.device)  # type: ignore[attr-defined]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's own deprecation
+            writer.add_graph(pl_module.model, rows)
+
+
+def write_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Show this run in TensorBoard's HParams page.
+
+    Args:
+        writer: of the run whose scalars carry the names in `metrics`.
+        config: nested; its leaves are the hyper-parameters, named by their full keys.
+        metrics: final value of each metric.
+    """
+    file_writer = writer._get_file_writer()
+    for summary in hparams(_leaves(config), dict(metrics)):
+        file_writer.add_summary(summary)
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        elif value is not None:
+            leaves[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return leaves

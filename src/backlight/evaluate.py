@@ -1,0 +1,96 @@
+"""Entry point: loss and metrics of a trained run, on its own rows or on other data."""
+
+from typing import Literal
+
+import numpy as np
+from omegaconf import DictConfig
+from rich import get_console
+from rich.table import Table
+from torch import Tensor
+
+from backlight.accelerator import Accelerator, device_of
+from backlight.assemble import Node, build_data
+from backlight.checkpoint import TrainedNetwork, read_checkpoint
+from backlight.config import build, plain
+from backlight.data.module import EVALUATION_ROWS, Part, tensors
+from backlight.data.source import Labelled
+from backlight.errors import BacklightError
+from backlight.metrics import EpochMetrics, every_metric, number
+from backlight.ranges import Natural
+from backlight.run_folder import RunFolder
+
+
+def run(config: DictConfig) -> dict[str, float]:
+    """Print and return the metrics that `conf/evaluate.yaml` asks for.
+
+    Raises:
+        BacklightError: the user can mend it.
+    """
+    return build(evaluate, plain(config), "")
+
+
+def evaluate(
+    *,
+    run: str,
+    checkpoint: Literal["best", "last"] = "best",
+    part: Part = "test",
+    data: Node | None = None,
+    seed: Natural = 0,
+    accelerator: Accelerator = "auto",
+) -> dict[str, float]:
+    """Loss and every metric of a trained network.
+
+    Args:
+        run: its run folder.
+        checkpoint: which of its checkpoints.
+        part: rows of the run's own data; with `data` all rows are taken.
+        data: a `data` node that names other rows, of the same columns and classes.
+        seed: for data that is generated.
+        accelerator: where to compute.
+
+    Raises:
+        BacklightError: the run or the rows cannot be used.
+    """
+    folder = RunFolder(run)
+    network = TrainedNetwork.load(folder.checkpoint(checkpoint))
+    device = device_of(accelerator, "accelerator")
+    if data is None:
+        x, y = _own_rows(folder, checkpoint, part)
+    else:
+        x, y = _other_rows(data, seed, network)
+    network.model.to(device)
+    metrics = EpochMetrics(network.loss, every_metric(y.shape[1]))
+    for rows, targets in zip(x.split(EVALUATION_ROWS), y.split(EVALUATION_ROWS), strict=True):
+        metrics.update(network.logits(rows), targets)
+    values = {name: number(value) for name, value in sorted(metrics.compute().items())}
+    _show(values, len(x))
+    return values
+
+
+def _own_rows(folder: RunFolder, checkpoint: str, part: Part) -> tuple[Tensor, Tensor]:
+    config = plain(folder.read_config())
+    module = build_data(config["data"], run_seed=config["seed"])
+    module.setup()
+    module.load_state_dict(read_checkpoint(folder.checkpoint(checkpoint))["ClassificationData"])
+    if not module.has(part):
+        raise BacklightError(f"part={part}: the run has no such rows (data.{part}_fraction=0)")
+    return module.part(part)
+
+
+def _other_rows(node: Node, seed: int, network: TrainedNetwork) -> tuple[Tensor, Tensor]:
+    source = build_data(node, run_seed=seed).load()
+    unknown = [name for name in source.class_names if name not in network.class_names]
+    if unknown:
+        raise BacklightError(
+            f"data: holds the class '{unknown[0]}'; the model knows {', '.join(network.class_names)}"
+        )
+    codes = np.array([network.class_names.index(name) for name in source.class_names])
+    labels = codes[source.labels]
+    return tensors(Labelled(source.rows, labels, source.feature_names, network.class_names), network.encoder)
+
+
+def _show(values: dict[str, float], rows: int) -> None:
+    table = Table(title=f"metrics on {rows:,} rows", title_justify="left", show_header=False)
+    for name, value in values.items():
+        table.add_row(name, f"{value:.4f}")
+    get_console().print(table)

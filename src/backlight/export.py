@@ -1,0 +1,140 @@
+"""Entry point: a trained network as a file that runs without Backlight."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import torch
+from omegaconf import DictConfig
+from rich import get_console
+from torch import Tensor, nn
+
+from backlight.checkpoint import TrainedNetwork
+from backlight.config import build, plain
+from backlight.errors import BacklightError
+from backlight.metrics import probabilities
+from backlight.run_folder import RunFolder
+
+Format = Literal["onnx", "torch_export"]
+SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
+TOLERANCE = 1e-5  # of a probability in float32, between two implementations of the same network
+
+
+class Deployed(nn.Module):
+    """Encoded but unscaled features `[rows, features]` float32 → probabilities, one per class.
+
+    `[rows, 2]` for two classes as well, in the order of `class_names`.
+    """
+
+    def __init__(self, network: TrainedNetwork) -> None:
+        super().__init__()
+        self.model = network.model
+        self.mean: Tensor
+        self.scale: Tensor
+        # float64, as in training: a large mean minus a large value would lose digits.
+        self.register_buffer("mean", torch.tensor(network.encoder.mean, dtype=torch.float64))
+        self.register_buffer("scale", torch.tensor(network.encoder.scale, dtype=torch.float64))
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = (features.to(torch.float64) - self.mean) / self.scale
+        probability = probabilities(self.model(x.to(torch.float32)))
+        return torch.stack([1 - probability, probability], dim=1) if probability.ndim == 1 else probability
+
+
+def run(config: DictConfig) -> Path:
+    """Write the file that `conf/export.yaml` asks for; returns its path.
+
+    Raises:
+        BacklightError: the user can mend it.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")  # torch's own
+    return build(export, plain(config), "")
+
+
+def export(
+    *,
+    run: str,
+    format: Format,
+    output: str | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+) -> Path:
+    """Export a network and check that the file gives the network's own probabilities.
+
+    Args:
+        run: the run folder of the network.
+        format: `onnx`, or `torch_export` (a `torch.export` program).
+        output: the file to write; by default `model.onnx` or `model.pt2` in the run folder.
+        checkpoint: which of the run's checkpoints.
+
+    Raises:
+        BacklightError: the run cannot be used, or the file does not agree with the network.
+    """
+    folder = RunFolder(run)
+    network = TrainedNetwork.load(folder.checkpoint(checkpoint))
+    target = Path(output) if output else folder.path / f"model{SUFFIXES[format]}"
+    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    deployed = Deployed(network).eval().requires_grad_(False)
+    rows = _rows_like_training(network)
+    try:
+        write, read = (_write_onnx, _run_onnx) if format == "onnx" else (_write_program, _run_program)
+        write(deployed, rows, temporary)
+        difference = float((read(temporary, rows) - deployed(rows)).abs().max())
+        if difference > TOLERANCE:
+            raise BacklightError(
+                f"format={format}: the file's probabilities differ by {difference:.1e} from the network's; "
+                f"allowed: {TOLERANCE:.0e}"
+            )
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    message = f"{target}: {len(rows)} rows agree with the network to {difference:.1e}"
+    get_console().print(message, soft_wrap=True, highlight=False)
+    return target
+
+
+def _rows_like_training(network: TrainedNetwork) -> Tensor:
+    """`[256, features]` with the means and deviations of the training rows."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(256, len(network.encoder.mean), generator=generator)
+    return noise * torch.tensor(network.encoder.scale) + torch.tensor(network.encoder.mean)
+
+
+def _write_onnx(deployed: Deployed, rows: Tensor, path: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise BacklightError(
+            "format=onnx: needs packages that are absent; pip install 'backlight[export]'"
+        ) from error
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which is not needed
+    torch.onnx.export(
+        deployed,
+        (rows,),
+        path,
+        input_names=["features"],
+        output_names=["probabilities"],
+        dynamic_shapes=({0: torch.export.Dim("rows")},),
+        external_data=False,
+        dynamo=True,
+        verbose=False,
+    )
+
+
+def _run_onnx(path: Path, rows: Tensor) -> Tensor:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run(None, {"features": rows.numpy()})
+    return torch.from_numpy(probabilities)
+
+
+def _write_program(deployed: Deployed, rows: Tensor, path: Path) -> None:
+    program = torch.export.export(deployed, (rows,), dynamic_shapes=({0: torch.export.Dim("rows")},))
+    torch.export.save(program, path)
+
+
+def _run_program(path: Path, rows: Tensor) -> Tensor:
+    probability: Tensor = torch.export.load(path).module()(rows)
+    return probability

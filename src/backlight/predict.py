@@ -1,0 +1,119 @@
+"""Entry point: label and probability for every row of a new table."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from omegaconf import DictConfig
+from rich import get_console
+
+from backlight.accelerator import Accelerator, device_of
+from backlight.checkpoint import TrainedNetwork
+from backlight.config import build, plain
+from backlight.data.table import PARQUET_SUFFIXES, read_table
+from backlight.errors import BacklightError
+from backlight.metrics import predicted, probabilities
+from backlight.ranges import Count
+from backlight.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run(config: DictConfig) -> int:
+    """Write the predictions that `conf/predict.yaml` asks for; returns the number of rows.
+
+    Raises:
+        BacklightError: the user can mend it.
+    """
+    return build(predict, plain(config), "")
+
+
+def predict(
+    *,
+    run: str,
+    input: str,
+    output: str,
+    checkpoint: Literal["best", "last"] = "best",
+    rows_per_chunk: Count = 100_000,
+    accelerator: Accelerator = "auto",
+) -> int:
+    """Predict a table in chunks, so that it may be larger than memory; returns the number of rows.
+
+    Args:
+        run: the run folder of the network.
+        input: a CSV or Parquet file with the columns of training; others are ignored.
+        output: the file to write, Parquet if its name ends so, else CSV. Its columns are `label`,
+            `probability` (of that label) and `p_<class>` for every class. An old file stays until the
+            new one is complete.
+        checkpoint: which of the run's checkpoints.
+        rows_per_chunk: rows in memory at a time.
+        accelerator: where to compute.
+
+    Raises:
+        BacklightError: the run or the table cannot be used.
+    """
+    source, target = Path(input), Path(output)
+    network = TrainedNetwork.load(RunFolder(run).checkpoint(checkpoint))
+    network.model.to(device_of(accelerator, "accelerator"))
+    if target.resolve() == source.resolve():
+        raise BacklightError(f"output={output}: is the input itself; give another file")
+    rows = 0
+    with _writing(target) as write:
+        for chunk in read_table(source, rows_per_chunk):
+            if len(chunk):
+                write(_predict_rows(network, chunk))
+                rows += len(chunk)
+        if rows == 0:
+            raise BacklightError(f"input={input}: the file has a header but no rows")
+    get_console().print(f"{rows:,} rows predicted: {output}", soft_wrap=True, highlight=False)
+    return rows
+
+
+def _predict_rows(network: TrainedNetwork, rows: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
+    logits = network.logits(torch.from_numpy(network.encoder.transform(rows)))
+    probability = probabilities(logits)
+    chosen = predicted(probability)
+    if probability.ndim == 1:
+        probability = torch.stack([1 - probability, probability], dim=1)
+    columns = {
+        "label": [network.class_names[index] for index in chosen.tolist()],
+        "probability": probability.gather(1, chosen[:, None])[:, 0].numpy(),
+    }
+    return pd.DataFrame(
+        columns
+        | {f"p_{name}": probability[:, index].numpy() for index, name in enumerate(network.class_names)}
+    )
+
+
+@contextmanager
+def _writing(target: Path) -> "Iterator[Callable[[pd.DataFrame], None]]":
+    """Gives a function that appends a frame; the target appears, whole, when the block ends well."""
+    import pyarrow
+    import pyarrow.parquet
+
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    is_parquet = target.suffix.lower() in PARQUET_SUFFIXES
+    try:
+        with ExitStack() as files:
+            file = files.enter_context(temporary.open("wb"))
+            parquet: list[Any] = []  # its writer, once the first frame has shown the columns
+
+            def append(frame: "pd.DataFrame") -> None:
+                if not is_parquet:
+                    frame.to_csv(file, index=False, header=file.tell() == 0)
+                    return
+                table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+                if not parquet:
+                    parquet.append(files.enter_context(pyarrow.parquet.ParquetWriter(file, table.schema)))
+                parquet[0].write_table(table)
+
+            yield append
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""The folder of one run: what lies where in it, and how it is written."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.conf import HydraConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from backlight.errors import BacklightError
+
+
+class RunFolder:
+    """Paths of a run folder.
+
+    `summary.json` is written last and whole; a folder without one is a run that has not finished.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / ".hydra" / "config.yaml"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.csv"
+        self.summary = self.path / "summary.json"
+
+    def checkpoint(self, name: str) -> Path:
+        """The path of the checkpoint `best` or `last`."""
+        return self.checkpoints / f"{name}.ckpt"
+
+    def refuse_if_used(self) -> None:
+        """Raises a BacklightError if a run has been here before, so that none is written over."""
+        if self.config.exists() or self.summary.exists():
+            raise BacklightError(
+                f"hydra.run.dir={self.path}: already holds a run; give another folder, or resume={self.path} to go on"
+            )
+
+    @property
+    def shown(self) -> str:
+        """The path as a person types it: relative where that is shorter."""
+        return min(str(self.path), os.path.relpath(self.path), key=len)
+
+    def write_config(self, config: DictConfig, hydra: HydraConf) -> None:
+        """Write `.hydra/`: the task config, the command line's overrides and Hydra's own settings.
+
+        Hydra would do it itself, but before a refused or resumed run can be told from a new one.
+        """
+        self.config.parent.mkdir(parents=True, exist_ok=True)
+        contents = {"overrides": hydra.overrides.task, "hydra": {"hydra": hydra}, "config": config}
+        for name, content in contents.items():
+            replace(self.config.with_name(f"{name}.yaml"), OmegaConf.to_yaml(content))
+
+    def read_config(self) -> DictConfig:
+        """The config of the run.
+
+        Raises:
+            BacklightError: there is no run here, or its config cannot be read.
+        """
+        if not self.config.is_file():
+            raise BacklightError(f"{self.path}: not a run folder; it has no .hydra/config.yaml")
+        try:
+            config = OmegaConf.load(self.config)
+        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+            reason = " ".join(str(error).split())
+            raise BacklightError(f"{self.config}: cannot be read: {reason}") from error
+        if not isinstance(config, DictConfig):
+            raise BacklightError(f"{self.config}: not the config of a run")
+        return config
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write `summary.json`, whole or not at all."""
+        replace(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+    def is_completed(self) -> bool:
+        """Whether the summary says that training and testing went to their end."""
+        try:
+            return bool(json.loads(self.summary.read_text(encoding="utf-8"))["status"] == "completed")
+        except (OSError, ValueError, KeyError):
+            return False
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file so that its old content stays until the new one is complete on disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

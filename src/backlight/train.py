@@ -1,0 +1,109 @@
+"""Entry point: train one network and leave a run folder behind."""
+
+import logging
+import signal
+import warnings
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich import get_console
+from rich.table import Table
+
+from backlight.assemble import Experiment, assemble
+from backlight.callbacks.tensorboard import write_hparams
+from backlight.config import plain
+from backlight.metrics import number
+from backlight.resume import reopen
+from backlight.run_folder import RunFolder
+from backlight.summary import recorded
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> dict[str, float]:
+    """Train, test and record one run in Hydra's output folder; returns the final metrics.
+
+    Raises:
+        BacklightError: the user can mend it.
+        SystemExit: a signal interrupted the run; its checkpoints are whole.
+    """
+    leave_the_terminal_to_us()
+    hydra = HydraConfig.get()
+    folder = RunFolder(hydra.runtime.output_dir)
+    resumes = not OmegaConf.is_missing(config, "resume")
+    with open_dict(config):
+        del config["resume"]
+    if resumes:
+        config, checkpoint = reopen(folder, config, list(hydra.overrides.task))
+        node = plain(config)
+        experiment = assemble(node, folder, resumed=checkpoint)
+        folder.write_config(config, hydra)
+        with recorded(folder, node) as summary:
+            fit_and_test(experiment, folder, node, summary, resumes=True)
+    else:
+        folder.refuse_if_used()
+        folder.write_config(config, hydra)
+        with recorded(folder, node := plain(config)) as summary:
+            experiment = assemble(node, folder)
+            fit_and_test(experiment, folder, node, summary, resumes=False)
+    metrics: dict[str, float] = summary["metrics"]
+    show(metrics, folder)
+    return metrics
+
+
+def fit_and_test(
+    experiment: Experiment,
+    folder: RunFolder,
+    config: dict[str, Any],
+    summary: dict[str, Any],
+    *,
+    resumes: bool,
+) -> None:
+    """Train to the last epoch and test the best checkpoint; the last value of every metric goes into the summary."""
+    data, classifier, trainer = experiment.data, experiment.classifier, experiment.trainer
+    summary["device"] = str(trainer.strategy.root_device)
+    try:
+        trainer.fit(
+            classifier,
+            data,
+            ckpt_path=folder.checkpoint("last") if resumes else None,
+            weights_only=True,
+        )
+        metrics = dict(trainer.callback_metrics)
+        if data.has("test"):
+            trainer.test(
+                classifier, data, ckpt_path=folder.checkpoint("best"), weights_only=True, verbose=False
+            )
+            metrics |= trainer.callback_metrics
+    except SystemExit as stop:  # how Lightning answers Ctrl-C (with code 1) and SIGTERM (with code 0)
+        caught = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
+        raise SystemExit(128 + caught) from stop
+    summary["metrics"] = {
+        name: number(value) for name, value in sorted(metrics.items()) if name != "train/step_loss"
+    }
+    assert isinstance(trainer.logger, TensorBoardLogger)
+    write_hparams(trainer.logger.experiment, config, summary["metrics"])
+    trainer.logger.experiment.close()
+
+
+def leave_the_terminal_to_us() -> None:
+    """Send what Lightning logs to the log file; its warnings are about code, which the user did not write."""
+    logging.getLogger("lightning").handlers.clear()
+    warnings.filterwarnings("ignore", module=r"lightning\.")
+
+
+def show(metrics: dict[str, float], folder: RunFolder) -> None:
+    """Print the closing table."""
+    part = "test" if any(name.startswith("test/") for name in metrics) else "train"
+    table = Table(title=f"metrics on the {part} rows", title_justify="left", show_header=False)
+    for name, value in metrics.items():
+        if name.startswith(f"{part}/"):
+            table.add_row(name, f"{value:.4f}")
+            log.info("%s %.6f", name, value)
+    console = get_console()
+    console.print(table)
+    console.print(f"run folder   {folder.shown}", soft_wrap=True, highlight=False)
+    console.print(f"TensorBoard  tensorboard --logdir '{folder.shown}'", soft_wrap=True, highlight=False)
