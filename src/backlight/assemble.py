@@ -24,7 +24,7 @@ from backlight.classifier import Backward, Classifier
 from backlight.config import build, check, choose
 from backlight.data.module import ClassificationData
 from backlight.data.sources import SOURCES
-from backlight.errors import BacklightError
+from backlight.errors import BacklightError, nearest
 from backlight.loss import BinaryCrossEntropy
 from backlight.model import SigmoidMLP
 from backlight.optimizers import OPTIMIZERS, SCHEDULES
@@ -202,10 +202,11 @@ def build_callbacks(node: Node, data: ClassificationData) -> list[Callback]:
     """The callbacks that the config names; one that is null is off."""
     built = []
     for name, options in node.items():
-        callback = choose(CALLBACKS, name, "callbacks")
+        if name not in CALLBACKS:
+            raise BacklightError(f"callbacks.{name}: no such callback{nearest(name, CALLBACKS)}")
         check(f"callbacks.{name}", options, Node | None)
         if options is not None:
-            built.append(build(callback, options, f"callbacks.{name}"))
+            built.append(build(CALLBACKS[name], options, f"callbacks.{name}"))
             if isinstance(built[-1], EarlyStopping) and "val" in built[-1].monitor and not data.has("val"):
                 raise BacklightError(
                     "callbacks.early_stopping.monitor=val/loss: data.val_fraction=0 leaves no rows to validate on; "
@@ -235,7 +236,6 @@ def build_trainer(
     max_epochs: Count = 100,
     accelerator: Accelerator = "auto",
     devices: Count | Literal["auto"] = 1,
-    strategy: Literal["auto", "ddp"] = "auto",
     log_every_n_steps: Count = 10,
     deterministic: bool = True,
 ) -> Trainer:
@@ -244,8 +244,7 @@ def build_trainer(
     Args:
         max_epochs: passes over the training rows.
         accelerator: `auto` takes a GPU where there is one.
-        devices: processes, one per device; `auto` takes every GPU.
-        strategy: `ddp` shares each batch among the devices.
+        devices: processes that share each batch, one per device; `auto` takes every GPU.
         log_every_n_steps: optimizer steps between two values of step-wise scalars.
         deterministic: only algorithms that give the same bits each time.
 
@@ -259,7 +258,7 @@ def build_trainer(
             accelerator=accelerator,
             devices=devices,
             # Spawned processes run `fit` alone: no second Hydra, no second log file.
-            strategy="ddp_spawn" if strategy == "ddp" else strategy,
+            strategy="auto" if devices == 1 else "ddp_spawn",
             callbacks=callbacks,
             logger=logger,
             log_every_n_steps=log_every_n_steps,

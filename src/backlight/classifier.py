@@ -102,7 +102,14 @@ class Classifier(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         # The epoch's figures are logged here and not at its end, where callbacks read them.
         if self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self.log("lr", self.optimizer.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
+            self.log(
+                "lr",
+                self.optimizer.param_groups[0]["lr"],
+                on_step=False,
+                on_epoch=True,
+                batch_size=1,
+                sync_dist=True,
+            )
             self._log_epoch("train", self.train_metrics)
 
     def on_train_epoch_end(self) -> None:
@@ -146,6 +153,7 @@ class Classifier(LightningModule):
             on_step=False,
             on_epoch=True,
             batch_size=1,
+            sync_dist=True,
         )
 
     def _backpropagate(self, x: Tensor, y: Tensor, batch_size: float) -> tuple[Tensor, Tensor]:

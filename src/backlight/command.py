@@ -10,7 +10,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,6 +18,7 @@ from hydra.errors import (
     ConfigCompositionException,
     HydraException,
     MissingConfigException,
+    OverrideParseException,
 )
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -40,9 +41,10 @@ def config_folder() -> Path:
 def train() -> None:
     """`python train.py`: see `backlight.train`."""
     for argument in sys.argv[1:]:
-        if argument.startswith("resume="):
-            # The run goes on in its own folder.
-            sys.argv.append(f"hydra.run.dir={argument.removeprefix('resume=')}")
+        folder = argument.removeprefix("resume=").strip("'\"")
+        # Hydra creates the folder of a run that is not there.
+        if folder != argument and not Path(folder, ".hydra", "config.yaml").is_file():
+            _refuse(f"resume={folder}: not a run folder; it has no .hydra/config.yaml", MENDABLE)
     _command("train")
 
 
@@ -90,12 +92,16 @@ def _command(name: str) -> None:
         if wants_traceback:
             raise
         sentence, code = _explain(error)
-        print(f"error: {sentence}", file=sys.stderr)
-        sys.exit(code)
+        _refuse(sentence, code)
     finally:
         if not wants_traceback:
             del os.environ["HYDRA_FULL_ERROR"]
     sys.exit(max(codes, default=0))
+
+
+def _refuse(sentence: str, code: int) -> NoReturn:
+    print(f"ERROR: {sentence}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _explain(error: Exception) -> tuple[str, int]:
@@ -115,6 +121,8 @@ def _explain_config_error(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option}: no such option{nearest(option, error.options)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read; allowed: key=value, +key=value, ~key and group=option"
     cause = error.__cause__
     if (
         isinstance(error, ConfigCompositionException)

@@ -77,8 +77,19 @@ def check(key: str, value: object, annotation: Any) -> None:
             value
         )
     except ValidationError as error:
-        reasons = dict.fromkeys(
-            detail["msg"].replace("Input should be ", "").replace("a valid ", "a ")
-            for detail in error.errors()
-        )
+        reasons = dict.fromkeys(_reason(detail["msg"]) for detail in error.errors())
         raise BacklightError(f"{key}={value}: must be {' or '.join(reasons)}") from error
+
+
+def _reason(message: str) -> str:
+    """Pydantic's message as what comes after "must be"."""
+    words = {
+        "Input should be ": "",
+        "a valid integer": "an integer",
+        "a valid ": "a ",
+        "greater than or equal to ": "at least ",
+        "less than or equal to ": "at most ",
+    }
+    for theirs, ours in words.items():
+        message = message.replace(theirs, ours)
+    return message

@@ -1,6 +1,7 @@
 """Entry point: train one network and leave a run folder behind."""
 
 import logging
+import os
 import signal
 import warnings
 from typing import Any
@@ -93,6 +94,7 @@ def leave_the_terminal_to_us() -> None:
     """Send what Lightning logs to the log file; its warnings are about code, which the user did not write."""
     logging.getLogger("lightning").handlers.clear()
     warnings.filterwarnings("ignore", module=r"lightning\.")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # for the processes of trainer=ddp
 
 
 def show(metrics: dict[str, float], folder: RunFolder) -> None:

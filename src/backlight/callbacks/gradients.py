@@ -8,6 +8,8 @@ from backlight.callbacks.tensorboard import writer_of
 from backlight.classifier import Classifier
 from backlight.ranges import Natural
 
+LARGEST_BIN = 1e20
+
 
 class GradientMonitor(Callback):
     """Logs what back-propagation gave each layer, before clipping.
@@ -49,7 +51,7 @@ class GradientMonitor(Callback):
         if self.histogram_every_n_steps and step % self.histogram_every_n_steps == 0:
             for name, parameter in pl_module.named_parameters():
                 short = name.removeprefix("model.")
-                writer.add_histogram(f"weights/{short}", parameter, step)
-                # A gradient that is not finite has no histogram; its norm shows it.
-                if short in gradients and gradients[short].isfinite().all():
-                    writer.add_histogram(f"gradients/{short}", gradients[short], step)
+                for kind, tensor in (("weights", parameter), ("gradients", gradients.get(short))):
+                    # TensorBoard has no bins beyond, nor for NaN; the gradient norm shows those.
+                    if tensor is not None and tensor.abs().max() < LARGEST_BIN:
+                        writer.add_histogram(f"{kind}/{short}", tensor, step)

@@ -36,7 +36,7 @@ class MetricsFile(Callback):
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics}
         is_new = not self.path.exists()
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, row)
+            writer = csv.DictWriter(file, row, lineterminator="\n")
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
