@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection, SumMetric
 from torchmetrics.classification import (
     BinaryAccuracy,
     BinaryAUROC,
@@ -81,13 +81,17 @@ class EpochMetrics(nn.Module):
     def __init__(self, loss: BinaryCrossEntropy, metrics: MetricCollection) -> None:
         super().__init__()
         self.loss = loss
-        self.mean_loss = MeanMetric(nan_strategy="disable")
+        # Not MeanMetric: with nan_strategy="disable" torchmetrics 1.9 ignores the weights.
+        self.loss_sum = SumMetric(nan_strategy="disable")
+        self.num_rows = SumMetric(nan_strategy="disable")
         self.metrics = metrics
         self._kept: list[tuple[Tensor, Tensor]] = []
         self._kept_rows = 0
 
     def update(self, logits: Tensor, y: Tensor) -> None:
         """Add rows: logits and targets `[rows, outputs]`."""
+        if len(y) == 0:  # a process's share of a batch smaller than the number of processes
+            return
         self._kept.append((logits, y))
         self._kept_rows += len(y)
         if self._kept_rows >= self.ROWS_AT_ONCE:
@@ -96,11 +100,11 @@ class EpochMetrics(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         """`loss` and every metric over all processes; forgets the rows."""
         self._flush()
-        values = {"loss": self.mean_loss.compute()}
+        values = {"loss": self.loss_sum.compute() / self.num_rows.compute()}
         if values["loss"].isfinite():  # torchmetrics has no answer for NaN probabilities
             values |= self.metrics.compute()
-        self.mean_loss.reset()
-        self.metrics.reset()
+        for metric in (self.loss_sum, self.num_rows, self.metrics):
+            metric.reset()
         return values
 
     def _flush(self) -> None:
@@ -108,7 +112,8 @@ class EpochMetrics(nn.Module):
             return
         logits, y = (torch.cat(tensors) for tensors in zip(*self._kept, strict=True))
         self._kept, self._kept_rows = [], 0
-        self.mean_loss.update(self.loss(logits, y), weight=len(y))
+        self.loss_sum.update(self.loss(logits, y, batch_size=1))
+        self.num_rows.update(len(y))
         if logits.isfinite().all():
             self.metrics.update(probabilities(logits), labels_of(y))
 

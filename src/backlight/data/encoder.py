@@ -135,8 +135,15 @@ def _fit_column(series: "pd.Series[Any]", max_categories: int) -> Column:
         raise BacklightError(
             f"data: column '{name}' holds lists or bytes, which cannot be a feature; {advice}"
         )
-    if not isinstance(series.dtype, pd.CategoricalDtype):
+    is_truth_value = pd.api.types.infer_dtype(series, skipna=True) == "boolean"
+    if not isinstance(series.dtype, pd.CategoricalDtype) and not is_truth_value:
         numbers, is_wrong = as_numbers(series)
+        if 0 < is_wrong.sum() < np.isfinite(numbers).sum():
+            row = int(is_wrong.argmax())
+            raise BacklightError(
+                f"data: column '{name}' holds '{series.iloc[row]}' among numbers (row {series.index[row] + 1}); "
+                f"correct it, or take all its values as names with data.categorical=['{name}']"
+            )
         if not is_wrong.any():
             missing = np.isnan(numbers)
             return Column(name, "numeric", float(np.median(numbers[~missing])), bool(missing.any()))

@@ -1,5 +1,6 @@
 """The user's own table: a CSV or Parquet file."""
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,11 +112,6 @@ def read_table(path: str | Path, rows_per_chunk: int = 100_000) -> Iterator["pd.
             chunks = _read_csv(path, rows_per_chunk)
         for chunk in chunks:
             chunk.columns = chunk.columns.map(str)
-            if not chunk.columns.is_unique:
-                twice = chunk.columns[chunk.columns.duplicated()][0]
-                raise BacklightError(
-                    f"{path}: two columns are called '{twice}'; every column needs its own name"
-                )
             yield chunk
     except UnicodeDecodeError as error:
         raise BacklightError(
@@ -146,6 +142,12 @@ def _read_csv(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
         if not header.strip():
             raise BacklightError(f"{path}: the file is empty; a header line and rows are needed")
         separator = max(",;\t|", key=header.count)
+        names = next(csv.reader([header], delimiter=separator, skipinitialspace=True))
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:  # pandas would call the second one 'name.1'
+            raise BacklightError(
+                f"{path}: two columns are called '{twice[0]}'; every column needs its own name"
+            )
         file.seek(0)
         yield from pd.read_csv(
             file, sep=separator, dtype=str, chunksize=rows_per_chunk, skipinitialspace=True

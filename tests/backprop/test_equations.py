@@ -1,0 +1,129 @@
+"""The equations against autograd and against central differences."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from backlight.backprop import equations
+from backlight.backprop.activations import ACTIVATIONS, ActivationName
+from backlight.backprop.step import backpropagate
+from backlight.model import SigmoidMLP
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[SigmoidMLP, Tensor, Tensor]:
+    """A float64 network with a batch that fits it."""
+    hidden = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    num_features, num_outputs, rows = (
+        draw(st.integers(1, 5)),
+        draw(st.integers(1, 4)),
+        draw(st.integers(1, 7)),
+    )
+    seed = draw(st.integers(0, 2**32 - 1))
+    model = SigmoidMLP(
+        num_features,
+        hidden,
+        num_outputs,
+        activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
+        init=draw(st.sampled_from(["default", "xavier", "lecun", "normal"])),
+        seed=seed,
+    ).double()
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, num_features, dtype=torch.float64, generator=generator)
+    y = torch.randint(0, 2, (rows, num_outputs), generator=generator).double()
+    return model, x, y
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks(), st.floats(0, 0.5), st.one_of(st.none(), st.floats(0.1, 10)))
+def test_gradients_equal_autograd(
+    network: tuple[SigmoidMLP, Tensor, Tensor], smoothing: float, weight: float | None
+) -> None:
+    model, x, y = network
+    positive_weight = None if weight is None else torch.full((y.shape[1],), weight, dtype=torch.float64)
+    targets = equations.smooth(y, smoothing)
+    loss = functional.binary_cross_entropy_with_logits(model(x), targets, pos_weight=positive_weight)
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+
+    result = backpropagate(model, x, targets, positive_weight)
+
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(result.logits, model(x))
+    assert torch.isclose(equations.binary_cross_entropy(model(x), targets, positive_weight), loss)
+
+
+@settings(max_examples=10, deadline=None)
+@given(networks())
+def test_deltas_are_derivatives_by_pre_activations(network: tuple[SigmoidMLP, Tensor, Tensor]) -> None:
+    model, x, y = network
+    pre_activations: list[Tensor] = []
+
+    def keep(_: object, __: object, z: Tensor) -> None:
+        z.retain_grad()
+        pre_activations.append(z)
+
+    hooks = [layer.register_forward_hook(keep) for layer in model.linear_layers]
+    functional.binary_cross_entropy_with_logits(model(x), y).backward()
+    for hook in hooks:
+        hook.remove()
+
+    for delta, z in zip(backpropagate(model, x, y).deltas, pre_activations, strict=True):
+        torch.testing.assert_close(delta[0], z.grad)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "gelu"])
+def test_derivative_equals_central_difference(activation: ActivationName) -> None:
+    z = torch.tensor([-3.1, -0.7, -0.01, 0.02, 0.9, 4.2], dtype=torch.float64)
+    function, derivative = ACTIVATIONS[activation].function, ACTIVATIONS[activation].derivative
+    step = 1e-6
+    difference = (function(z + step) - function(z - step)) / (2 * step)
+    torch.testing.assert_close(derivative(z, function(z)), difference, rtol=1e-8, atol=1e-9)
+
+
+def test_worked_example_by_hand() -> None:
+    # One neuron per layer, all weights 1, biases 0, x = 0, y = 1: σ(0) = ½, z₂ = ½, so
+    # delta₂ = σ(½) − 1, delta₁ = delta₂·¼, ∂L/∂W₂ = delta₂·½, ∂L/∂W₁ = 0.
+    model = SigmoidMLP(1, [1], init="constant").double()
+    result = backpropagate(
+        model, torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    )
+    error = 1 / (1 + torch.exp(torch.tensor(-0.5, dtype=torch.float64))) - 1
+    first, second = model.linear_layers
+    assert torch.isclose(result.deltas[1].squeeze(), error)
+    assert torch.isclose(result.deltas[0].squeeze(), error / 4)
+    assert second.weight.grad is not None
+    assert torch.isclose(second.weight.grad.squeeze(), error / 2)
+    assert first.weight.grad is not None
+    assert first.weight.grad.item() == 0
+
+
+def test_members_do_not_touch_each_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    members = [SigmoidMLP(3, [4], seed=seed) for seed in range(3)]
+    x = torch.randn(3, 5, 3, generator=generator)
+    y = torch.randint(0, 2, (3, 5, 1), generator=generator).float()
+    layers = list(zip(*(member.linear_layers for member in members), strict=True))
+    weights = [torch.stack([layer.weight for layer in same]).detach() for same in layers]
+    biases = [torch.stack([layer.bias[None] for layer in same]).detach() for same in layers]
+
+    passed = equations.forward(x, weights, biases, members[0].activation)
+    delta = equations.output_delta(passed.logits, y)
+    stacked = equations.gradients(passed, equations.deltas(passed, weights, delta, members[0].activation))
+
+    for index, member in enumerate(members):
+        backpropagate(member, x[index], y[index])
+        for layer, (weight, bias) in zip(member.linear_layers, stacked, strict=True):
+            torch.testing.assert_close(layer.weight.grad, weight[index])
+            torch.testing.assert_close(layer.bias.grad, bias[index, 0])
+
+
+def test_loss_is_that_of_bce_after_sigmoid_and_finite_where_that_is_not() -> None:
+    logits = torch.tensor([[-3.0], [0.5], [2.0]])
+    y = torch.tensor([[0.0], [1.0], [0.0]])
+    expected = torch.nn.BCELoss()(torch.sigmoid(logits), y)
+    assert torch.isclose(equations.binary_cross_entropy(logits, y), expected, atol=1e-6)
+    assert equations.binary_cross_entropy(torch.tensor([[-1000.0]]), torch.ones(1, 1)).item() == 1000

@@ -1,0 +1,67 @@
+"""Commands run in this process, in a folder of their own."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backlight import command
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run."""
+
+    path: Path
+    result: Result
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        return content
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Call:
+    """`call("train", "optimizer.lr=0.1")` runs a command in a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def run(name: str, *arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            getattr(command, name)()
+        captured = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return Result(stop.value.code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def train(call: Call, tmp_path: Path) -> Callable[..., TrainedRun]:
+    """`train("data=moons")` trains one small run and returns its folder."""
+
+    def run(*arguments: str, folder: str = "run") -> TrainedRun:
+        result = call("train", "trainer.max_epochs=3", *arguments, f"hydra.run.dir={folder}")
+        assert result.code == 0, result.err
+        return TrainedRun(tmp_path / folder, result)
+
+    return run
