@@ -86,14 +86,15 @@ class Classifier(LightningModule):
             results.append(self._backpropagate(x, y, batch_size))
             return results[-1][1]
 
-        logged = self.is_logged_step
+        step, logged = self.global_step, self.is_logged_step
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         optimizer.step(closure)
         logits, loss = results[0]  # L-BFGS calls the closure again, at other weights
         self.train_metrics.update(logits, y)
-        if logged:
-            self.log("train/step_loss", loss, sync_dist=True)
+        if logged and self.logger is not None:
+            mean: Tensor = self.trainer.strategy.reduce(loss, reduce_op="mean")
+            self.logger.log_metrics({"train/step_loss": mean.item()}, step)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Callbacks have seen the gradients by now, so what they log is not clipped.

@@ -82,9 +82,7 @@ def fit_and_test(
     except SystemExit as stop:  # how Lightning answers Ctrl-C (with code 1) and SIGTERM (with code 0)
         caught = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
         raise SystemExit(128 + caught) from stop
-    summary["metrics"] = {
-        name: number(value) for name, value in sorted(metrics.items()) if name != "train/step_loss"
-    }
+    summary["metrics"] = {name: number(value) for name, value in sorted(metrics.items())}
     assert isinstance(trainer.logger, TensorBoardLogger)
     write_hparams(trainer.logger.experiment, config, summary["metrics"])
     trainer.logger.experiment.close()

@@ -28,11 +28,7 @@ class MetricsFile(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        metrics = {
-            name: number(value)
-            for name, value in sorted(trainer.callback_metrics.items())
-            if name != "train/step_loss"
-        }
+        metrics = {name: number(value) for name, value in sorted(trainer.callback_metrics.items())}
         row = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **metrics}
         is_new = not self.path.exists()
         with self.path.open("a", encoding="utf-8", newline="") as file:

@@ -1,0 +1,57 @@
+"""Imports run one way, and nothing heavy is imported before it is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import backlight
+
+SOURCE = Path(backlight.__file__).parent
+CORE = [SOURCE / "model.py", SOURCE / "loss.py", *sorted((SOURCE / "backprop").glob("*.py"))]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
+def test_core_imports_torch_and_itself_only(path: Path) -> None:
+    standard = {"math", "itertools", "collections", "dataclasses", "typing"}
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top in standard | {"torch", "numpy"} or name.startswith(
+            ("backlight.backprop", "backlight.model")
+        ), name
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "data").glob("*.py")), ids=lambda path: path.name)
+def test_data_knows_nothing_of_training(path: Path) -> None:
+    above = (
+        "train",
+        "assemble",
+        "callbacks",
+        "classifier",
+        "command",
+        "evaluate",
+        "predict",
+        "export",
+        "config",
+    )
+    assert not [
+        name for name in imports(path) if name.startswith(tuple(f"backlight.{room}" for room in above))
+    ]
+
+
+def test_command_line_answers_before_torch_is_imported() -> None:
+    code = "import sys, backlight.command; print([m for m in ('torch', 'lightning', 'pandas') if m in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

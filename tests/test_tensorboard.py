@@ -1,0 +1,99 @@
+"""What a person finds in TensorBoard, read back from the event files."""
+
+from collections.abc import Callable
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from tests.conftest import TrainedRun
+
+Train = Callable[..., TrainedRun]
+
+
+def events(run: TrainedRun) -> EventAccumulator:
+    return EventAccumulator(
+        str(run.path / "tensorboard"), {"images": 0, "scalars": 0, "histograms": 0}
+    ).Reload()
+
+
+def test_everything_is_there(train: Train) -> None:
+    run = train("data=moons", "trainer.max_epochs=12", "model.hidden=[4,3]")
+    reader = events(run)
+    tags = reader.Tags()
+    layers = [f"layers.{layer}" for layer in range(3)]
+    assert {
+        "train/loss", "train/accuracy", "train/step_loss", "val/loss", "val/auroc", "test/loss", "test/f1", "lr",
+        "gradient_norm/total", *(f"gradient_norm/{layer}" for layer in layers),
+    } <= set(tags["scalars"])  # fmt: skip
+    assert "hp_metric" not in tags["scalars"]
+    assert set(tags["histograms"]) == {
+        f"{kind}/{layer}.{part}" for kind in ("weights", "gradients") for layer in layers for part in ("weight", "bias")
+    }  # fmt: skip
+    assert {
+        "decision_boundary", "test/confusion_matrix", "test/roc", "test/precision_recall", "test/calibration",
+    } == set(tags["images"])  # fmt: skip
+    assert tags["graph"]
+    assert "config/text_summary" in tags["tensors"]
+    assert b"hidden:" in reader.Tensors("config/text_summary")[0].tensor_proto.string_val[0]
+
+    assert [event.step for event in reader.Scalars("train/step_loss")] == list(range(0, 12 * 22, 10))
+    assert len(reader.Scalars("train/loss")) == 12
+    assert [event.step for event in reader.Histograms("weights/layers.0.weight")] == [0, 100, 200]
+    # Pictures at epochs 1, 2, 3, 4, 5, 7, 9, 12: evenly spaced on a log scale.
+    assert len(reader.Images("decision_boundary")) == 8
+    total = reader.Scalars("gradient_norm/total")[3].value
+    parts = [reader.Scalars(f"gradient_norm/{layer}")[3].value for layer in layers]
+    assert total == pytest.approx(sum(part**2 for part in parts) ** 0.5, rel=1e-5)
+
+
+def test_hparams_carry_the_final_metrics(train: Train) -> None:
+    run = train("data=iris", "optimizer.lr=0.25")
+    reader = events(run)
+    start = HParamsPluginData.FromString(
+        reader.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    ).session_start_info
+    assert start.hparams["optimizer.lr"].number_value == 0.25
+    assert start.hparams["model.hidden"].string_value == "[5]"
+    experiment = HParamsPluginData.FromString(
+        reader.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    ).experiment
+    named = {info.name.tag for info in experiment.metric_infos}
+    assert named == set(run.summary["metrics"])
+    for tag in named:
+        assert reader.Scalars(tag)[-1].value == pytest.approx(run.summary["metrics"][tag], rel=1e-6)
+
+
+def test_what_is_null_is_off(train: Train) -> None:
+    run = train(
+        "data=moons",
+        "callbacks.gradients=null",
+        "callbacks.evaluation_plots=null",
+        "callbacks.decision_boundary=null",
+    )
+    tags = events(run).Tags()
+    assert not tags["images"]
+    assert not tags["histograms"]
+    assert not any(tag.startswith("gradient_norm") for tag in tags["scalars"])
+
+
+def test_first_gradient_norm_is_that_of_autograd(train: Train) -> None:
+    import torch
+
+    from backlight.assemble import build_data
+    from backlight.model import SigmoidMLP
+
+    run = train("data=moons", "data.batch_size=full", "trainer.gradient_clip_val=1e-6")
+    data = build_data({"source": "moons", "seed": 0}, run_seed=0)
+    data.setup()
+    x, y = data.part("train")
+    model = SigmoidMLP(2, [5], seed=0)
+    torch.nn.functional.binary_cross_entropy_with_logits(model(x), y).backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm().item()
+    assert events(run).Scalars("gradient_norm/total")[0].value == pytest.approx(expected, rel=1e-5)
+
+
+def test_lbfgs_logs_each_step_once(train: Train) -> None:
+    run = train("data=moons", "optimizer=lbfgs", "data.batch_size=full", "trainer.log_every_n_steps=1")
+    steps = [event.step for event in events(run).Scalars("gradient_norm/total")]
+    assert steps == [0, 1, 2]
