@@ -28,6 +28,7 @@ from backlight.errors import BacklightError, nearest
 from backlight.loss import BinaryCrossEntropy
 from backlight.model import SigmoidMLP
 from backlight.optimizers import OPTIMIZERS, SCHEDULES
+from backlight.processes import SpawnedDDP
 from backlight.ranges import Count, Fraction, Natural, NonNegative, Positive
 from backlight.run_folder import RunFolder
 
@@ -257,8 +258,7 @@ def build_trainer(
             max_epochs=max_epochs,
             accelerator=accelerator,
             devices=devices,
-            # Spawned processes run `fit` alone: no second Hydra, no second log file.
-            strategy="auto" if devices == 1 else "ddp_spawn",
+            strategy="auto" if devices == 1 else SpawnedDDP(),
             callbacks=callbacks,
             logger=logger,
             log_every_n_steps=log_every_n_steps,

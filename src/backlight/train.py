@@ -1,9 +1,7 @@
 """Entry point: train one network and leave a run folder behind."""
 
 import logging
-import os
 import signal
-import warnings
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -12,11 +10,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich import get_console
 from rich.table import Table
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from backlight.assemble import Experiment, assemble
 from backlight.callbacks.tensorboard import write_hparams
 from backlight.config import plain
+from backlight.errors import BacklightError
 from backlight.metrics import number
+from backlight.processes import leave_the_terminal_to_us
 from backlight.resume import reopen
 from backlight.run_folder import RunFolder
 from backlight.summary import recorded
@@ -82,17 +83,15 @@ def fit_and_test(
     except SystemExit as stop:  # how Lightning answers Ctrl-C (with code 1) and SIGTERM (with code 0)
         caught = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
         raise SystemExit(128 + caught) from stop
+    except ProcessRaisedException as error:  # of a spawned process; its message ends in the error itself
+        _, is_mendable, sentence = str(error).rpartition(f"{BacklightError.__module__}.BacklightError: ")
+        if is_mendable:
+            raise BacklightError(sentence.strip()) from error
+        raise
     summary["metrics"] = {name: number(value) for name, value in sorted(metrics.items())}
     assert isinstance(trainer.logger, TensorBoardLogger)
     write_hparams(trainer.logger.experiment, config, summary["metrics"])
     trainer.logger.experiment.close()
-
-
-def leave_the_terminal_to_us() -> None:
-    """Send what Lightning logs to the log file; its warnings are about code, which the user did not write."""
-    logging.getLogger("lightning").handlers.clear()
-    warnings.filterwarnings("ignore", module=r"lightning\.")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")  # for the processes of trainer=ddp
 
 
 def show(metrics: dict[str, float], folder: RunFolder) -> None:

@@ -43,9 +43,9 @@ class EvaluationPlots(Callback):
         shown = [1] if len(data.class_names) == 2 else sorted(frequent.tolist())
         figures = {
             "confusion_matrix": confusion_matrix(labels, guesses, data.class_names),
-            "roc": _curves("RocCurveDisplay", labels, chance, data.class_names, shown),
-            "precision_recall": _curves("PrecisionRecallDisplay", labels, chance, data.class_names, shown),
-            "calibration": calibration(labels, chance, data.class_names, shown),
+            "roc": roc(labels, chance, data.class_names, shown),
+            "precision_recall": precision_recall(labels, chance, data.class_names, shown),
+            "calibration": calibration(labels, chance),
         }
         for name, figure in figures.items():
             writer.add_figure(f"test/{name}", figure, trainer.global_step)
@@ -62,6 +62,12 @@ def _axes() -> "tuple[Figure, Axes]":
 
     figure = Figure(figsize=(6, 5), dpi=100, layout="constrained")
     return figure, figure.subplots()
+
+
+def _explain(axes: "Axes", xlabel: str, ylabel: str) -> None:
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
 
 
 def confusion_matrix(
@@ -84,36 +90,48 @@ def confusion_matrix(
     return figure
 
 
-def _curves(
-    display: str,
-    labels: NDArray[np.int64],
-    chance: NDArray[np.float32],
-    class_names: list[str],
-    shown: list[int],
+def roc(
+    labels: NDArray[np.int64], chance: NDArray[np.float32], class_names: list[str], shown: list[int]
 ) -> "Figure":
-    from sklearn import metrics
+    """One class against the rest: true against false positives."""
+    from sklearn.metrics import RocCurveDisplay
 
     figure, axes = _axes()
     for label in shown:
-        getattr(metrics, display).from_predictions(
-            labels == label, chance[:, label], name=class_names[label], ax=axes
-        )
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
+        RocCurveDisplay.from_predictions(labels == label, chance[:, label], name=class_names[label], ax=axes)
+    _explain(axes, "false positive rate", "true positive rate")
     return figure
 
 
-def calibration(
+def precision_recall(
     labels: NDArray[np.int64], chance: NDArray[np.float32], class_names: list[str], shown: list[int]
 ) -> "Figure":
-    """Share of true positives against predicted probability, in ten bins of equal width."""
-    from sklearn.calibration import CalibrationDisplay
+    """One class against the rest: precision against recall."""
+    from sklearn.metrics import PrecisionRecallDisplay
 
     figure, axes = _axes()
     for label in shown:
-        CalibrationDisplay.from_predictions(
-            labels == label, chance[:, label], n_bins=10, name=class_names[label], ax=axes
+        PrecisionRecallDisplay.from_predictions(
+            labels == label, chance[:, label], name=class_names[label], ax=axes
         )
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
+    _explain(axes, "recall", "precision")
+    return figure
+
+
+def calibration(labels: NDArray[np.int64], chance: NDArray[np.float32]) -> "Figure":
+    """Share of right guesses against the predicted probability, in ten bins of equally many rows.
+
+    For two classes the guess is the second class; for more it is the predicted class (Guo et al. 2017).
+    """
+    from sklearn.calibration import CalibrationDisplay
+
+    is_binary = chance.shape[1] == 2
+    confidence = chance[:, 1] if is_binary else chance.max(axis=1)
+    right = labels == 1 if is_binary else labels == chance.argmax(axis=1)
+    figure, axes = _axes()
+    CalibrationDisplay.from_predictions(
+        right, confidence, n_bins=10, strategy="quantile", pos_label=1, ax=axes
+    )
+    guess = "positive class" if is_binary else "predicted class"
+    _explain(axes, f"mean probability of the {guess}", f"share of rows where the {guess} is right")
     return figure

@@ -44,11 +44,13 @@ def write_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Map
 
     Args:
         writer: of the run whose scalars carry the names in `metrics`.
-        config: nested; its leaves are the hyper-parameters, named by their full keys.
+        config: nested; its leaves are the hyper-parameters, named by their full keys. What only shows and
+            records (`callbacks`) is none.
         metrics: final value of each metric.
     """
     file_writer = writer._get_file_writer()
-    for summary in hparams(_leaves(config), dict(metrics)):
+    parameters = _leaves({key: value for key, value in config.items() if key != "callbacks"})
+    for summary in hparams(parameters, dict(metrics)):
         file_writer.add_summary(summary)
 
 

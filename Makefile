@@ -1,0 +1,33 @@
+# Each target does all of its own set-up; a second call does it no more.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test lint board clean
+
+train: .venv/run.stamp        ## train the default experiment
+	$(BIN)/python train.py
+
+test: .venv/test.stamp        ## run every test, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+lint: .venv/test.stamp        ## style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+board: .venv/run.stamp        ## open TensorBoard on outputs/, on this machine only
+	$(BIN)/tensorboard --logdir outputs --host localhost
+
+clean:                        ## remove what the targets above set up
+	rm -rf .venv
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: .venv/bin/pip pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/test.stamp: .venv/run.stamp
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@

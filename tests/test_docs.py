@@ -1,0 +1,80 @@
+"""Every command in the documents runs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def commands(document: str) -> list[str]:
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+    return [line.split("   #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.slow
+def test_readme_commands_run_in_their_order(tmp_path: Path) -> None:
+    for part in ("train.py", "conf", "scripts"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, tmp_path / part)
+    ran = [command for command in commands("README.md") if command.startswith("python ")]
+    assert len(ran) >= 10
+    for command in ran:
+        result = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
+        assert result.stderr.count("\n") <= command.count(" -m "), f"{command}\n{result.stderr}"
+    assert (tmp_path / "predictions.csv").read_text().count("\n") == 179
+
+
+def test_other_commands_are_targets_of_make() -> None:
+    named = {command.split()[1] for command in commands("README.md") if not command.startswith("python ")}
+    assert named == {"train", "test", "board"}
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets is not None
+    assert named <= set(targets[1].split())
+
+
+@pytest.mark.slow
+def test_board_serves_on_this_machine_only(tmp_path: Path) -> None:
+    printed = subprocess.run(
+        ["make", "--dry-run", "--always-make", "board"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    command = printed.stdout.splitlines()[-1].replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    assert "--host localhost" in command
+    (tmp_path / "outputs").mkdir()
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*command.split(), "--port", "16006"], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        for _ in range(150):
+            try:
+                with urllib.request.urlopen("http://localhost:16006/data/runs", timeout=5) as answer:
+                    assert answer.read() == b"[]"
+                break
+            except OSError:
+                time.sleep(0.2)
+        else:
+            pytest.fail((tmp_path / "log").read_text())
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+def test_options_in_the_readme_are_those_of_conf() -> None:
+    text = (ROOT / "README.md").read_text()
+    for group in ("experiment", "data", "optimizer", "scheduler", "trainer", "callbacks"):
+        row = re.search(rf"^\| `{group}` \| (.*) \|$", text, re.MULTILINE)
+        assert row is not None
+        there = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml") if path.stem[0] != "_"}
+        assert set(re.findall(r"`(\w+)`", row[1])) == there

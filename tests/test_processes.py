@@ -1,0 +1,132 @@
+"""What needs processes of its own: data-parallel training, the installed wheel, a full disk."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import Call, TrainedRun
+from tests.test_train import metrics_of, weights_of
+
+Train = Callable[..., TrainedRun]
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backward", ["equations", "autograd"])
+def test_two_processes_train_what_one_trains(train: Train, tmp_path: Path, backward: str) -> None:
+    # 70 training rows in batches of 23: the last batch has one row, which leaves one process without any.
+    options = [
+        "data=moons",
+        "data.n_samples=100",
+        "data.batch_size=23",
+        "optimizer=adam",
+        "trainer.max_epochs=3",
+    ]
+    options.append(f"model.backward={backward}")
+    alone = train(*options, folder="alone")
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *options, "trainer=ddp", "trainer.accelerator=cpu",
+         "trainer.devices=2", "trainer.max_epochs=3", "hydra.run.dir=ddp"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    expected, together = weights_of(alone.path), weights_of(tmp_path / "ddp")
+    for name in expected:
+        torch.testing.assert_close(together[name], expected[name], rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(metrics_of(tmp_path / "ddp"), metrics_of(alone.path), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    summary = TrainedRun(tmp_path / "ddp", alone.result).summary
+    assert summary["metrics"] == pytest.approx(alone.summary["metrics"], rel=1e-4, abs=1e-5)
+    assert summary["steps"] == alone.summary["steps"]
+    assert [path.name for path in (tmp_path / "ddp").glob("*.log")] == ["train.log"]
+    assert result.stdout.count("epoch 3/3") == 1
+
+
+@pytest.mark.slow
+def test_error_in_a_spawned_process_is_one_sentence(call: Call) -> None:
+    result = call(
+        "train", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "model.activation=relu",
+        "model.hidden=[50,50]", "optimizer.lr=1e8",
+    )  # fmt: skip
+    assert result.code == 2
+    assert "training diverged" in result.err.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; this machine has none")
+def test_gpu_trains_what_the_cpu_trains(train: Train) -> None:
+    cpu, gpu = (train("data=moons", f"trainer={kind}", folder=kind) for kind in ("cpu", "gpu"))
+    assert gpu.summary["device"].startswith("cuda")
+    expected, weights = weights_of(cpu.path), weights_of(gpu.path)
+    for name in expected:
+        torch.testing.assert_close(weights[name].cpu(), expected[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_wheel_carries_its_config(tmp_path: Path) -> None:
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            str(tmp_path),
+            str(ROOT),
+        ],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("backlight-*.whl")
+    # The packages that Backlight needs are those of this environment; Backlight itself is the wheel's.
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (ours,) = {Path(path) for path in sys.path if path.endswith("site-packages")}
+    (site / "packages.pth").write_text(f"{ours}\n")
+    answer = subprocess.run(
+        [tmp_path / "venv" / "bin" / "backlight-train", "data=iris", "trainer.max_epochs=2", "hydra.run.dir=run"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "run" / "summary.json").exists()
+    where = subprocess.run(
+        [python, "-c", "import backlight.command as c; print(c.config_folder())"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert Path(where.stdout.strip()) == site / "backlight" / "conf"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None,
+    reason="needs to mount a small disk",
+)
+def test_full_disk_is_one_sentence_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("this machine does not let tests mount a disk")
+    try:
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), "data=moons", "trainer.max_epochs=100000", "hydra.run.dir=disk/run"],
+            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200,
+        )  # fmt: skip
+        assert result.returncode == 2
+        assert "No space left on device" in result.stderr
+        assert "Traceback" not in result.stderr
+        checkpoint = torch.load(disk / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+        assert checkpoint["epoch"] >= 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
