@@ -47,7 +47,11 @@ def test_other_commands_are_targets_of_make() -> None:
 @pytest.mark.slow
 def test_board_serves_on_this_machine_only(tmp_path: Path) -> None:
     printed = subprocess.run(
-        ["make", "--dry-run", "--always-make", "board"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "--always-make", "--no-print-directory", "board"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     command = printed.stdout.splitlines()[-1].replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     assert "--host localhost" in command

@@ -32,6 +32,8 @@ def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(train: Train, call: Ca
     assert parts.summary["metrics"] == whole.summary["metrics"]
     assert (parts.summary["epochs"], parts.summary["steps"]) == (9, whole.summary["steps"])
     assert "max_epochs: 9" in (parts.path / ".hydra" / "config.yaml").read_text()
+    overrides = (parts.path / ".hydra" / "overrides.yaml").read_text()
+    assert "optimizer=adam" in overrides
 
 
 def test_killed_run_repeats_only_what_its_checkpoint_lacks(train: Train, call: Call) -> None:
@@ -103,6 +105,16 @@ def test_checkpoint_of_another_network_is_refused(train: Train, call: Call) -> N
     result = call("train", "resume=run", "trainer.max_epochs=5")
     assert result.code == 2
     assert "holds the network" in result.err
+
+
+@pytest.mark.parametrize("content", [b"- a list", b"a: [", b"\xff\xfe", b"{}"])
+def test_config_that_cannot_be_read(train: Train, call: Call, content: bytes) -> None:
+    run = train("data=moons")
+    (run.path / ".hydra" / "config.yaml").write_bytes(content)
+    for result in (call("train", "resume=run", "trainer.max_epochs=5"), call("evaluate", "run=run")):
+        assert result.code == 2
+        assert ".hydra/config.yaml" in result.err
+        assert result.err.count("\n") == 1
 
 
 @pytest.mark.slow

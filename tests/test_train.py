@@ -2,12 +2,15 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rich
 import torch
+from rich.console import Console
 from sklearn.datasets import make_classification
 from sklearn.model_selection import train_test_split
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -235,3 +238,19 @@ def test_traceback_is_there_when_asked_for(call: Call, monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "argv", ["train.py", "optimizer.lr=-1"])
     with pytest.raises(BacklightError):
         command.train()
+
+
+def test_terminal_shows_a_bar_with_loss_and_metric(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backlight.callbacks.progress.SECONDS_BETWEEN_UPDATES", 0.0)
+    monkeypatch.setattr(rich, "_console", Console(force_terminal=True, width=120))
+    out = train("data=moons").result.out
+    assert "epoch 2/3" in out
+    assert "━" in out
+    assert re.search(r"━.* train/loss 0\.\d+  val/loss 0\.\d+  val/accuracy 0\.\d+", out)
+    monkeypatch.setattr(rich, "_console", Console(force_terminal=True, width=120))
+    assert (
+        "━"
+        not in train("data=moons", "callbacks.progress.bar=false", folder="quiet").result.out.split(
+            "metrics on"
+        )[0]
+    )

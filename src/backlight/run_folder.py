@@ -44,15 +44,18 @@ class RunFolder:
         """The path as a person types it: relative where that is shorter."""
         return min(str(self.path), os.path.relpath(self.path), key=len)
 
-    def write_config(self, config: DictConfig, hydra: HydraConf) -> None:
-        """Write `.hydra/`: the task config, the command line's overrides and Hydra's own settings.
+    def write_hydra(self, hydra: HydraConf) -> None:
+        """Write `.hydra/`: the command line's overrides and Hydra's own settings.
 
         Hydra would do it itself, but before a refused or resumed run can be told from a new one.
         """
         self.config.parent.mkdir(parents=True, exist_ok=True)
-        contents = {"overrides": hydra.overrides.task, "hydra": {"hydra": hydra}, "config": config}
-        for name, content in contents.items():
-            replace(self.config.with_name(f"{name}.yaml"), OmegaConf.to_yaml(content))
+        replace(self.config.with_name("overrides.yaml"), OmegaConf.to_yaml(hydra.overrides.task))
+        replace(self.config.with_name("hydra.yaml"), OmegaConf.to_yaml({"hydra": hydra}))
+
+    def write_config(self, config: DictConfig) -> None:
+        """Write `.hydra/config.yaml`, the task config as it is composed, interpolations and all."""
+        replace(self.config, OmegaConf.to_yaml(config))
 
     def read_config(self) -> DictConfig:
         """The config of the run.
@@ -67,7 +70,10 @@ class RunFolder:
         except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
             reason = " ".join(str(error).split())
             raise BacklightError(f"{self.config}: cannot be read: {reason}") from error
-        if not isinstance(config, DictConfig):
+        if (
+            not isinstance(config, DictConfig)
+            or not {"seed", "data", "scheduler", "trainer"} <= config.keys()
+        ):
             raise BacklightError(f"{self.config}: not the config of a run")
         return config
 

@@ -42,13 +42,15 @@ def run(config: DictConfig) -> dict[str, float]:
         config, checkpoint = reopen(folder, config, list(hydra.overrides.task))
         node = plain(config)
         experiment = assemble(node, folder, resumed=checkpoint)
-        folder.write_config(config, hydra)
+        folder.write_config(config)
         with recorded(folder, node) as summary:
             fit_and_test(experiment, folder, node, summary, resumes=True)
     else:
         folder.refuse_if_used()
-        folder.write_config(config, hydra)
-        with recorded(folder, node := plain(config)) as summary:
+        node = plain(config)
+        folder.write_hydra(hydra)
+        folder.write_config(config)
+        with recorded(folder, node) as summary:
             experiment = assemble(node, folder)
             fit_and_test(experiment, folder, node, summary, resumes=False)
     metrics: dict[str, float] = summary["metrics"]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backlight.data.encoder import as_numbers
 from backlight.data.source import Labelled
@@ -152,18 +151,3 @@ def _read_csv(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
         yield from pd.read_csv(
             file, sep=separator, dtype=str, chunksize=rows_per_chunk, skipinitialspace=True
         )
-
-
-def check_labels(names: list[str], class_names: list[str], target: str) -> NDArray[np.int64]:
-    """Index of each label among the classes of a model.
-
-    Raises:
-        BacklightError: a label the model does not know.
-    """
-    codes = {name: code for code, name in enumerate(class_names)}
-    unknown = sorted(set(names) - set(class_names))
-    if unknown:
-        raise BacklightError(
-            f"column '{target}' holds the label '{unknown[0]}'; the model knows {', '.join(class_names)}"
-        )
-    return np.array([codes[name] for name in names], dtype=np.int64)
