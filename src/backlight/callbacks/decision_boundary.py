@@ -52,7 +52,7 @@ def draw(data: ClassificationData, network: LightningModule, title: str) -> "Fig
 
     x, y = data.part("train")
     corner_low, corner_high = x.amin(dim=0), x.amax(dim=0)
-    margin = 0.1 * (corner_high - corner_low)
+    margin = (0.1 * (corner_high - corner_low)).clamp(min=0.1)  # a constant feature has no range
     ticks = [
         torch.linspace(low, high, GRID)
         for low, high in zip((corner_low - margin).tolist(), (corner_high + margin).tolist(), strict=True)
