@@ -126,7 +126,10 @@ def test_signals(
     tmp_path: Path, call: Call, train: Train, number: int, code: int, status: str | None
 ) -> None:
     process = subprocess.Popen(
-        [sys.executable, TRAIN, *OPTIONS[:3], "trainer.max_epochs=100000", "hydra.run.dir=run"], cwd=tmp_path
+        [sys.executable, TRAIN, *OPTIONS[:3], "trainer.max_epochs=100000", "hydra.run.dir=run"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 60
@@ -134,7 +137,9 @@ def test_signals(
         time.sleep(0.05)
     time.sleep(0.5)
     os.kill(process.pid, number)
-    assert process.wait(timeout=30) == code
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert ("to go on: python train.py resume=run" in out) == (status is not None)
 
     run = TrainedRun(tmp_path / "run", None)  # type: ignore[arg-type]
     assert (run.summary["status"] if status else None) == status

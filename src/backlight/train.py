@@ -84,6 +84,8 @@ def fit_and_test(
             metrics |= trainer.callback_metrics
     except SystemExit as stop:  # how Lightning answers Ctrl-C (with code 1) and SIGTERM (with code 0)
         caught = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
+        message = f"interrupted; to go on: python train.py resume={folder.shown}"
+        get_console().print(message, soft_wrap=True, highlight=False)
         raise SystemExit(128 + caught) from stop
     except ProcessRaisedException as error:  # of a spawned process; its message ends in the error itself
         _, is_mendable, sentence = str(error).rpartition(f"{BacklightError.__module__}.BacklightError: ")
