@@ -25,10 +25,9 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
 def test_core_imports_torch_and_itself_only(path: Path) -> None:
-    standard = {"math", "itertools", "collections", "dataclasses", "typing"}
     for name in imports(path):
         top = name.split(".")[0]
-        assert top in standard | {"torch", "numpy"} or name.startswith(
+        assert top in sys.stdlib_module_names | {"torch", "numpy"} or name.startswith(
             ("backlight.backprop", "backlight.model")
         ), name
 

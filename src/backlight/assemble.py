@@ -116,6 +116,12 @@ def build_data(node: Node, run_seed: int) -> ClassificationData:
     return build(ClassificationData, options, "data", load=load, run_seed=run_seed)
 
 
+def build_network(node: Node, data: ClassificationData) -> SigmoidMLP:
+    """The network that the `model` node describes, with as many inputs and outputs as the data has."""
+    options = {key: value for key, value in node.items() if key != "backward"}
+    return build(SigmoidMLP, options, "model", num_features=data.num_features, num_outputs=data.num_outputs)
+
+
 def build_classifier(
     model: Node, loss: Node, optimizer: Node, scheduler: Node, trainer: Node, data: ClassificationData
 ) -> Classifier:
@@ -124,13 +130,7 @@ def build_classifier(
     check("model.backward", backward, Backward)
     check("trainer.gradient_clip_val", clip, Positive | None)
     check("trainer.max_epochs", trainer.get("max_epochs"), Count)
-    network = build(
-        SigmoidMLP,
-        {key: value for key, value in model.items() if key != "backward"},
-        "model",
-        num_features=data.num_features,
-        num_outputs=data.num_outputs,
-    )
+    network = build_network(model, data)
     algorithm, options = _named(OPTIMIZERS, optimizer, "optimizer")
     descent = build(algorithm, options, "optimizer", parameters=list(network.parameters()))
     decay, options = _named(SCHEDULES, scheduler, "scheduler")

@@ -63,6 +63,11 @@ def export() -> None:
     _command("export")
 
 
+def gradcheck() -> None:
+    """`python scripts/gradcheck.py`: see `backlight.gradcheck`."""
+    _command("gradcheck")
+
+
 def _command(name: str) -> None:
     """Run `backlight.<name>.run` on the config `conf/<name>.yaml` and exit."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"

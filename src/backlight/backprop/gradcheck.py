@@ -1,0 +1,110 @@
+"""Three ways to the same gradient: the equations, autograd and central differences."""
+
+import copy
+import sys
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from backlight.backprop.equations import binary_cross_entropy
+from backlight.backprop.trace import trace
+from backlight.model import SigmoidMLP
+
+AUTOGRAD_TOLERANCE = 1e-10
+DIFFERENCES_TOLERANCE = 1e-6
+STEP = 1e-5  # balances the truncation error h² against the rounding error ε/h in float64
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well the gradients of one parameter agree.
+
+    Attributes:
+        parameter: its name.
+        checked: entries that were compared with central differences.
+        autograd: largest difference of the equations from autograd.
+        differences: largest difference of the equations from central differences.
+
+    Both are relative to the largest entry of the gradient, so that entries near 0 do not turn rounding
+    into error; `differences` at least to the smallest gradient that differences in float64 resolve to
+    their tolerance (where gradients vanish, smaller ones drown in the rounding of the loss).
+    """
+
+    parameter: str
+    checked: int
+    autograd: float
+    differences: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether both are within tolerance."""
+        return self.autograd <= AUTOGRAD_TOLERANCE and self.differences <= DIFFERENCES_TOLERANCE
+
+
+def gradcheck(
+    model: SigmoidMLP,
+    x: Tensor,
+    y: Tensor,
+    positive_weight: Tensor | None = None,
+    *,
+    max_entries: int = 200,
+    seed: int = 0,
+) -> list[Agreement]:
+    """Compare the three gradients of every parameter in float64; the model itself is not changed.
+
+    Args:
+        model: the network.
+        x: `[batch, features]`
+        y: `[batch, outputs]`, in [0, 1].
+        positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
+        max_entries: per parameter; of larger ones so many are drawn at random for the differences, which
+            cost two forward passes each.
+        seed: of that draw.
+    """
+    model = copy.deepcopy(model).double()
+    x, y = x.double(), y.double()
+    positive_weight = None if positive_weight is None else positive_weight.double()
+    records = [trace(model, x, y, positive_weight, backward=by) for by in ("equations", "autograd")]
+    generator = torch.Generator().manual_seed(seed)
+    result = []
+    for index, layer in enumerate(model.linear_layers):
+        for name, parameter in layer.named_parameters():
+            ours, autograd = (getattr(record.layers[index], f"{name}_gradient") for record in records)
+            entries = torch.randperm(parameter.numel(), generator=generator)[:max_entries]
+            differences = _central_differences(model, x, y, positive_weight, parameter, entries)
+            scale = max(float(autograd.abs().max()), sys.float_info.min)
+            rounding = 4 * sys.float_info.epsilon * float(records[0].loss) / STEP
+            result.append(
+                Agreement(
+                    f"{records[0].layers[index].name}.{name}",
+                    len(entries),
+                    float((ours - autograd).abs().max()) / scale,
+                    float((ours.flatten()[entries] - differences).abs().max())
+                    / max(scale, rounding / DIFFERENCES_TOLERANCE),
+                )
+            )
+    return result
+
+
+@torch.no_grad()
+def _central_differences(
+    model: SigmoidMLP,
+    x: Tensor,
+    y: Tensor,
+    positive_weight: Tensor | None,
+    parameter: Tensor,
+    entries: Tensor,
+) -> Tensor:
+    """`(L(θ + h) − L(θ − h)) / 2h` for each entry of the parameter."""
+    flat = parameter.view(-1)
+    found = torch.empty(len(entries), dtype=torch.float64)
+    for position, entry in enumerate(entries.tolist()):
+        value = flat[entry].item()
+        losses = []
+        for moved in (value + STEP, value - STEP):
+            flat[entry] = moved
+            losses.append(binary_cross_entropy(model(x), y, positive_weight).item())
+        flat[entry] = value
+        found[position] = (losses[0] - losses[1]) / (2 * STEP)
+    return found

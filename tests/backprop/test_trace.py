@@ -1,0 +1,171 @@
+"""The trace, the gradient check and the contributions against autograd, loops over rows and planted errors."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from backlight.backprop import equations
+from backlight.backprop.activations import ACTIVATIONS, Activation
+from backlight.backprop.contributions import contributions
+from backlight.backprop.gradcheck import gradcheck
+from backlight.backprop.trace import LayerTrace, trace
+from backlight.model import SigmoidMLP
+from tests.backprop.test_equations import networks
+
+FIELDS = (
+    "weight",
+    "input",
+    "pre_activation",
+    "activation",
+    "slope",
+    "delta",
+    "weight_gradient",
+    "bias_gradient",
+)
+Network = tuple[SigmoidMLP, Tensor, Tensor]
+
+
+@settings(max_examples=40, deadline=None)
+@given(networks(), st.one_of(st.none(), st.floats(0.2, 5)))
+def test_equations_and_autograd_leave_the_same_trace(network: Network, weight: float | None) -> None:
+    model, x, y = network
+    positive_weight = None if weight is None else torch.full((y.shape[1],), weight, dtype=torch.float64)
+    before = [parameter.clone() for parameter in model.parameters()]
+    ours = trace(model, x, y, positive_weight)
+    theirs = trace(model, x, y, positive_weight, backward="autograd")
+    torch.testing.assert_close(ours.loss, theirs.loss)
+    for mine, other in zip(ours.layers, theirs.layers, strict=True):
+        assert mine.name == other.name
+        for field in FIELDS:
+            torch.testing.assert_close(getattr(mine, field), getattr(other, field), rtol=1e-9, atol=1e-12)
+            assert not getattr(other, field).requires_grad
+    assert all(torch.equal(was, now) for was, now in zip(before, model.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_any_chain_of_linear_layers_has_a_trace() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 5), nn.Softplus(), nn.Linear(5, 2))
+    x, y = torch.randn(6, 3), torch.randint(0, 2, (6, 2)).float()
+    record = trace(model, x, y, backward="autograd")
+    nn.functional.binary_cross_entropy_with_logits(model(x), y).backward()
+    assert [layer.name for layer in record.layers] == ["0", "2", "4"]
+    for layer, linear in zip(record.layers, (model[0], model[2], model[4]), strict=True):
+        torch.testing.assert_close(layer.weight_gradient, linear.weight.grad)
+        torch.testing.assert_close(layer.bias_gradient, linear.bias.grad)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Linear(3, 1), nn.Sigmoid()),
+        nn.Sequential(
+            nn.Linear(3, 4), nn.Flatten(), nn.Unflatten(1, (2, 2)), nn.Flatten(), nn.Linear(4, 1, bias=False)
+        ),
+        nn.Sequential(nn.Identity()),
+    ],
+)
+def test_trace_refuses_what_is_no_such_chain(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"^model:"):
+        trace(model, torch.randn(2, 3), torch.ones(2, 1), backward="autograd")
+    with pytest.raises(ValueError, match=r"^backward=equations"):
+        trace(model, torch.randn(2, 3), torch.ones(2, 1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(networks())
+def test_gradcheck_agrees(network: Network) -> None:
+    model, x, y = network
+    # At a kink of relu central differences are no derivative; a random point lies this close to none.
+    z = trace(model, x, y).layers
+    near_kink = any((layer.pre_activation.abs() < 1e-3).any() for layer in z[:-1])
+    for row in gradcheck(model, x, y):
+        assert row.autograd <= 1e-10
+        assert row.holds or (model.architecture["activation"] == "relu" and near_kink)
+
+
+def test_gradcheck_holds_where_gradients_vanish() -> None:
+    model = SigmoidMLP(2, [10] * 8, seed=0)
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    assert all(row.holds for row in gradcheck(model, x, (x[:, :1] > 0).float()))
+
+
+def test_gradcheck_finds_planted_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SigmoidMLP(3, [4, 4], seed=1)
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    y = (x[:, :1] > 0).float()
+    assert all(row.holds for row in gradcheck(model, x, y))
+
+    right = ACTIVATIONS["sigmoid"]
+    model.activation = Activation(right.function, lambda z, a: right.derivative(z, a) * (1 + 1e-8))
+    assert [row.holds for row in gradcheck(model, x, y)] == [False] * 4 + [True] * 2
+    model.activation = right
+
+    monkeypatch.setattr(equations, "binary_cross_entropy", lambda *a: 0 * a[0].sum())
+    assert not any(row.holds for row in gradcheck(model, x, y))
+
+
+@settings(max_examples=25, deadline=None)
+@given(networks())
+def test_contributions_equal_loops_over_rows(network: Network) -> None:
+    model, x, y = network
+    record = trace(model, x, y)
+    updates = [torch.full_like(layer.weight, 0.01) for layer in record.layers]
+    for layer, found, update in zip(record.layers, contributions(record, updates), updates, strict=True):
+        deltas = layer.delta
+        torch.testing.assert_close(found.mean_delta, sum(deltas) / len(deltas))
+        torch.testing.assert_close(found.mean_abs_delta, sum(abs(row) for row in deltas) / len(deltas))
+        assert found.share.sum().item() == pytest.approx(1)
+        assert found.rms_delta == pytest.approx(
+            (sum((row**2).sum() for row in deltas) / deltas.numel()) ** 0.5
+        )
+        assert found.update_to_weight == pytest.approx((update.norm() / layer.weight.norm()).item())
+        for neuron in range(deltas.shape[1]):
+            _check_neuron(
+                layer, neuron, found.agreement[neuron], found.gsnr[neuron], found.saturation[neuron]
+            )
+
+
+def _check_neuron(
+    layer: LayerTrace, neuron: int, agreement: Tensor, gsnr: Tensor, saturation: Tensor
+) -> None:
+    ones = torch.ones(len(layer.input), 1, dtype=layer.input.dtype)
+    gradients = layer.delta[:, neuron, None] * torch.cat([layer.input, ones], dim=1)
+    moving = [row for row in gradients if row.norm() > 0]
+    pairs = list(itertools.combinations(moving, 2))
+    if pairs:
+        cosines = [(a @ b / (a.norm() * b.norm())).item() for a, b in pairs]
+        assert agreement.item() == pytest.approx(sum(cosines) / len(cosines), abs=1e-9)
+    else:
+        assert agreement.isnan()
+    assert saturation.item() == pytest.approx((layer.slope[:, neuron].abs() < 0.05).double().mean().item())
+    mean = gradients.mean(dim=0)
+    noise = ((gradients - mean) ** 2).sum(dim=1).mean()
+    if noise > 1e-12 * mean.norm() ** 2:
+        assert gsnr.item() == pytest.approx((mean.norm() ** 2 / noise).item(), rel=1e-5)
+
+
+def test_survival_is_what_one_step_back_leaves() -> None:
+    model = SigmoidMLP(2, [5, 5, 5], seed=0)
+    x = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+    record = trace(model, x, (x[:, :1] > 0).float())
+    found = contributions(record)
+    rms = [layer.delta.square().mean().sqrt().item() for layer in record.layers]
+    assert [row.survival for row in found] == pytest.approx(
+        [rms[0] / rms[1], rms[1] / rms[2], rms[2] / rms[3], 1]
+    )
+    assert all(row.update_to_weight != row.update_to_weight for row in found)
+
+
+def test_no_error_has_equal_shares_and_no_signal() -> None:
+    model = SigmoidMLP(2, [3], init="zeros")
+    half = torch.full((4, 1), 0.5)  # what the network predicts
+    hidden, output = contributions(trace(model, torch.randn(4, 2), half))
+    assert hidden.share.tolist() == pytest.approx([1 / 3] * 3)
+    assert hidden.gsnr.tolist() == [0, 0, 0]
+    assert hidden.agreement.isnan().all()
+    assert output.rms_delta == 0
