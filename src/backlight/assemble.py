@@ -262,7 +262,8 @@ def build_trainer(
             callbacks=callbacks,
             logger=logger,
             log_every_n_steps=log_every_n_steps,
-            deterministic=deterministic,
+            # Not True: metrics, which training does not depend on, may use what has no deterministic form.
+            deterministic="warn" if deterministic else False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # Batches shares the rows itself
             enable_progress_bar=False,  # ProgressReport counts epochs instead

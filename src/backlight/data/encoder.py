@@ -98,6 +98,13 @@ class FeatureEncoder:
         standardised: Floats = ((encoded - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
         return standardised
 
+    def is_close(self, other: "FeatureEncoder") -> bool:
+        """Whether both encode alike, but for the rounding in which one machine differs from another."""
+        return self.columns == other.columns and bool(
+            np.allclose(self.mean, other.mean, rtol=1e-9, atol=1e-12)
+            and np.allclose(self.scale, other.scale, rtol=1e-9)
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
         return asdict(self)

@@ -148,15 +148,14 @@ class ClassificationData(LightningDataModule):
         return {"encoder": self.encoder.state_dict(), "class_names": self.class_names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that the data of a resumed run is what it was.
+        """Check that the data is what it was in the run of this state.
 
         Raises:
             BacklightError: the columns, classes or training statistics have changed.
         """
-        if state_dict != self.state_dict():
-            raise BacklightError(
-                "data: columns, classes or training rows differ from those of the run to resume"
-            )
+        encoder = FeatureEncoder.from_state_dict(state_dict["encoder"])
+        if self.class_names != state_dict["class_names"] or not self.encoder.is_close(encoder):
+            raise BacklightError("data: columns, classes or training rows differ from those of the run")
 
     def _held_out(self, name: Part) -> Batches | list[Batches]:
         return self._batches(name, EVALUATION_ROWS) if self.has(name) else []
