@@ -145,7 +145,16 @@ def test_predict_refuses_and_keeps_the_old_file(
     assert result.code == 2
     assert message in result.err
     assert (tmp_path / "p.csv").read_text() == "old"
-    assert not list(tmp_path.glob(".p.csv*"))
+    assert not list(tmp_path.glob(".*p.csv"))
+
+
+def test_folder_that_is_not_there(run: TrainedRun, call: Call) -> None:
+    for result in (
+        call("predict", "run=run", "input=train.csv", "output=nowhere/p.csv"),
+        call("export", "run=run", "format=torch_export", "output=nowhere/model.pt2"),
+    ):
+        assert result.code == 2
+        assert ": the folder nowhere does not exist" in result.err
 
 
 def test_input_is_not_written_over(run: TrainedRun, call: Call, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Entry point: a trained network as a file that runs without Backlight."""
 
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
 from backlight.errors import BacklightError
+from backlight.files import whole_file
 from backlight.metrics import probabilities
 from backlight.run_folder import RunFolder
 
@@ -74,11 +74,10 @@ def export(
     folder = RunFolder(run)
     network = TrainedNetwork.load(folder.checkpoint(checkpoint))
     target = Path(output) if output else folder.path / f"model{SUFFIXES[format]}"
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
     deployed = Deployed(network).eval().requires_grad_(False)
     rows = _rows_like_training(network)
-    try:
-        write, read = (_write_onnx, _run_onnx) if format == "onnx" else (_write_program, _run_program)
+    write, read = (_write_onnx, _run_onnx) if format == "onnx" else (_write_program, _run_program)
+    with whole_file(target) as temporary:
         write(deployed, rows, temporary)
         difference = float((read(temporary, rows) - deployed(rows)).abs().max())
         if difference > TOLERANCE:
@@ -86,9 +85,6 @@ def export(
                 f"format={format}: the file's probabilities differ by {difference:.1e} from the network's; "
                 f"allowed: {TOLERANCE:.0e}"
             )
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     message = f"{target}: {len(rows)} rows agree with the network to {difference:.1e}"
     get_console().print(message, soft_wrap=True, highlight=False)
     return target

@@ -1,6 +1,5 @@
 """Entry point: label and probability for every row of a new table."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
 from backlight.data.table import PARQUET_SUFFIXES, read_table
 from backlight.errors import BacklightError
+from backlight.files import whole_file
 from backlight.metrics import predicted, probabilities
 from backlight.ranges import Count
 from backlight.run_folder import RunFolder
@@ -97,23 +97,18 @@ def _writing(target: Path) -> "Iterator[Callable[[pd.DataFrame], None]]":
     import pyarrow
     import pyarrow.parquet
 
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     is_parquet = target.suffix.lower() in PARQUET_SUFFIXES
-    try:
-        with ExitStack() as files:
-            file = files.enter_context(temporary.open("wb"))
-            parquet: list[Any] = []  # its writer, once the first frame has shown the columns
+    with whole_file(target) as temporary, ExitStack() as files:
+        file = files.enter_context(temporary.open("wb"))
+        parquet: list[Any] = []  # its writer, once the first frame has shown the columns
 
-            def append(frame: "pd.DataFrame") -> None:
-                if not is_parquet:
-                    frame.to_csv(file, index=False, header=file.tell() == 0)
-                    return
-                table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-                if not parquet:
-                    parquet.append(files.enter_context(pyarrow.parquet.ParquetWriter(file, table.schema)))
-                parquet[0].write_table(table)
+        def append(frame: "pd.DataFrame") -> None:
+            if not is_parquet:
+                frame.to_csv(file, index=False, header=file.tell() == 0)
+                return
+            table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+            if not parquet:
+                parquet.append(files.enter_context(pyarrow.parquet.ParquetWriter(file, table.schema)))
+            parquet[0].write_table(table)
 
-            yield append
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield append

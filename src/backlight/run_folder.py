@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from backlight.errors import BacklightError
+from backlight.files import write_whole
 
 
 class RunFolder:
@@ -50,12 +51,12 @@ class RunFolder:
         Hydra would do it itself, but before a refused or resumed run can be told from a new one.
         """
         self.config.parent.mkdir(parents=True, exist_ok=True)
-        replace(self.config.with_name("overrides.yaml"), OmegaConf.to_yaml(hydra.overrides.task))
-        replace(self.config.with_name("hydra.yaml"), OmegaConf.to_yaml({"hydra": hydra}))
+        write_whole(self.config.with_name("overrides.yaml"), OmegaConf.to_yaml(hydra.overrides.task))
+        write_whole(self.config.with_name("hydra.yaml"), OmegaConf.to_yaml({"hydra": hydra}))
 
     def write_config(self, config: DictConfig) -> None:
         """Write `.hydra/config.yaml`, the task config as it is composed, interpolations and all."""
-        replace(self.config, OmegaConf.to_yaml(config))
+        write_whole(self.config, OmegaConf.to_yaml(config))
 
     def read_config(self) -> DictConfig:
         """The config of the run.
@@ -79,7 +80,7 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, whole or not at all."""
-        replace(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_whole(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
     def is_completed(self) -> bool:
         """Whether the summary says that training and testing went to their end."""
@@ -87,16 +88,3 @@ class RunFolder:
             return bool(json.loads(self.summary.read_text(encoding="utf-8"))["status"] == "completed")
         except (OSError, ValueError, KeyError):
             return False
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file so that its old content stays until the new one is complete on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from backlight.files import write_whole
 from backlight.metrics import number
-from backlight.run_folder import replace
 
 
 class MetricsFile(Callback):
@@ -23,7 +23,7 @@ class MetricsFile(Callback):
         if trainer.is_global_zero and self.path.exists():
             header, *rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
             kept = [row for row in rows if int(row.split(",", 1)[0]) <= trainer.current_epoch]
-            replace(self.path, "".join([header, *kept]))
+            write_whole(self.path, "".join([header, *kept]))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
