@@ -45,6 +45,8 @@ def test_killed_run_repeats_only_what_its_checkpoint_lacks(train: Train, call: C
     (killed.path / "checkpoints" / "last.ckpt").write_bytes(earlier)
     (killed.path / "summary.json").unlink()
     assert len(metrics_of(killed.path)) == 4
+    with (killed.path / "metrics.csv").open("a") as file:
+        file.write("1")  # of a row that a full disk cut short
 
     assert call("train", "resume=killed", "trainer.max_epochs=5").code == 0
 

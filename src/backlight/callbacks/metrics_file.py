@@ -10,7 +10,7 @@ from backlight.metrics import number
 
 
 class MetricsFile(Callback):
-    """Appends the epoch, the step and every epoch metric after each epoch.
+    """Appends the epoch, the step and every epoch metric after each epoch: row n is epoch n.
 
     Args:
         path: the file. A resumed run first drops the rows of epochs that it will train again.
@@ -22,8 +22,7 @@ class MetricsFile(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self.path.exists():
             header, *rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-            kept = [row for row in rows if int(row.split(",", 1)[0]) <= trainer.current_epoch]
-            write_whole(self.path, "".join([header, *kept]))
+            write_whole(self.path, "".join([header, *rows[: trainer.current_epoch]]))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
