@@ -5,11 +5,19 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from yaml import safe_load
+
+from backlight.config import build
+from backlight.data.source import Labelled, labelled
+from backlight.ranges import Count, Positive
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -82,3 +90,24 @@ def test_options_in_the_readme_are_those_of_conf() -> None:
         assert row is not None
         there = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml") if path.stem[0] != "_"}
         assert set(re.findall(r"`(\w+)`", row[1])) == there
+
+
+def test_data_source_in_contributing_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    python, yaml = (
+        textwrap.dedent(re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[0].rstrip() + "\n")
+        for kind in ("python", "yaml")
+    )
+    names: dict[str, Any] = {
+        "np": np,
+        "Count": Count,
+        "Positive": Positive,
+        "Labelled": Labelled,
+        "labelled": labelled,
+    }
+    exec(python, names)
+    node = {key: value for key, value in safe_load(yaml).items() if key not in ("defaults", "source")}
+    source = build(names["rings"], node, "data", seed=1)
+    radius = np.linalg.norm(source.rows, axis=1)
+    assert radius == pytest.approx(1 + node["gap"] * source.labels, abs=1e-5)
+    assert source.class_names == ["0", "1"]

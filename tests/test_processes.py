@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from backlight.assemble import assemble
+from backlight.run_folder import RunFolder
 from tests.conftest import Call, TrainedRun
 from tests.test_train import metrics_of, weights_of
 
@@ -107,26 +110,42 @@ def test_wheel_carries_its_config(tmp_path: Path) -> None:
     assert Path(where.stdout.strip()) == site / "backlight" / "conf"
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None,
-    reason="needs to mount a small disk",
-)
-def test_full_disk_is_one_sentence_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB, not the one of the system's temporary folder."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False)
-    if mounted.returncode != 0:
+    if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("needs root and mount for a small disk")
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False
+    ).returncode:
         pytest.skip("this machine does not let tests mount a disk")
-    try:
-        result = subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), "data=moons", "trainer.max_epochs=100000", "hydra.run.dir=disk/run"],
-            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200,
-        )  # fmt: skip
-        assert result.returncode == 2
-        assert "No space left on device" in result.stderr
-        assert "Traceback" not in result.stderr
-        checkpoint = torch.load(disk / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-        assert checkpoint["epoch"] >= 0
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_checkpoint_that_does_not_fit_leaves_the_old_one(train: Train, small_disk: Path) -> None:
+    # The run's own trainer saves, so that this fails if it is given another way to write.
+    run = train("data=moons")
+    config = OmegaConf.to_container(OmegaConf.load(run.path / ".hydra" / "config.yaml"), resolve=True)
+    trainer = assemble(config, RunFolder(small_disk / "run")).trainer  # type: ignore[arg-type]
+    path = small_disk / "last.ckpt"
+    trainer.strategy.checkpoint_io.save_checkpoint({"weight": torch.ones(30_000)}, path)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.strategy.checkpoint_io.save_checkpoint({"weight": torch.ones(60_000)}, path)
+    assert torch.load(path, weights_only=True)["weight"].sum() == 30_000
+    assert [file.name for file in small_disk.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.slow
+def test_full_disk_is_one_sentence_and_keeps_the_checkpoint(tmp_path: Path, small_disk: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "data=moons", "trainer.max_epochs=100000", "hydra.run.dir=disk/run"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "No space left on device" in result.stderr
+    assert "Traceback" not in result.stderr
+    checkpoint = torch.load(small_disk / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] >= 0

@@ -20,6 +20,7 @@ from backlight.callbacks.gradients import GradientMonitor
 from backlight.callbacks.metrics_file import MetricsFile
 from backlight.callbacks.progress import ProgressReport
 from backlight.callbacks.tensorboard import RunDescription
+from backlight.checkpoint import WholeCheckpointIO
 from backlight.classifier import Backward, Classifier
 from backlight.config import build, check, choose
 from backlight.data.module import ClassificationData
@@ -259,6 +260,7 @@ def build_trainer(
             accelerator=accelerator,
             devices=devices,
             strategy="auto" if devices == 1 else SpawnedDDP(),
+            plugins=[WholeCheckpointIO()],
             callbacks=callbacks,
             logger=logger,
             log_every_n_steps=log_every_n_steps,

@@ -25,9 +25,9 @@ def whole_file(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(target: Path, text: str) -> None:
-    """Write a text file; the old content stays until the new one is complete on disk."""
-    with whole_file(target) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+def write_whole(target: Path, content: str | bytes) -> None:
+    """Write a file (text as UTF-8); the old content stays until the new one is complete on disk."""
+    with whole_file(target) as temporary, temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
