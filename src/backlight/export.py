@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -98,12 +99,8 @@ def _rows_like_training(network: TrainedNetwork) -> Tensor:
 
 
 def _write_onnx(deployed: Deployed, rows: Tensor, path: Path) -> None:
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise BacklightError(
-            "format=onnx: needs packages that are absent; pip install 'backlight[export]'"
-        ) from error
+    if not all(find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript")):
+        raise BacklightError("format=onnx: needs packages that are absent; pip install 'backlight[export]'")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which is not needed
     torch.onnx.export(
         deployed,

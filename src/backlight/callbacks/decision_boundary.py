@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from backlight.callbacks.tensorboard import writer_of
+from backlight.callbacks.reach import data_of, writer_of
 from backlight.data.module import ClassificationData
 from backlight.metrics import labels_of, predicted, probabilities
 from backlight.ranges import Count
@@ -30,17 +30,15 @@ class DecisionBoundary(Callback):
         self._epochs: set[int] = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, ClassificationData) and trainer.max_epochs is not None
-        if data.num_features == 2:
+        assert trainer.max_epochs is not None
+        if data_of(trainer).num_features == 2:
             spaced = np.geomspace(1, trainer.max_epochs, self.max_pictures)
             self._epochs = {int(epoch) for epoch in np.round(spaced)}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         writer = writer_of(trainer)
         if writer is not None and trainer.current_epoch + 1 in self._epochs:
-            data = trainer.datamodule  # type: ignore[attr-defined]
-            figure = draw(data, pl_module, f"after epoch {trainer.current_epoch + 1}")
+            figure = draw(data_of(trainer), pl_module, f"after epoch {trainer.current_epoch + 1}")
             writer.add_figure("decision_boundary", figure, trainer.global_step)
 
 

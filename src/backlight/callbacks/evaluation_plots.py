@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from backlight.callbacks.tensorboard import writer_of
-from backlight.data.module import EVALUATION_ROWS, ClassificationData
+from backlight.callbacks.reach import data_of, writer_of
+from backlight.data.module import EVALUATION_ROWS
 from backlight.metrics import labels_of, predicted, probabilities
 from backlight.ranges import Count
 
@@ -32,8 +32,7 @@ class EvaluationPlots(Callback):
         writer = writer_of(trainer)
         if writer is None:
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, ClassificationData)
+        data = data_of(trainer)
         x, y = data.part("test")
         logits = torch.cat([pl_module(rows.to(pl_module.device)).cpu() for rows in x.split(EVALUATION_ROWS)])
         probability = probabilities(logits)

@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from backlight.callbacks.tensorboard import writer_of
+from backlight.callbacks.reach import writer_of
 from backlight.classifier import Classifier
 from backlight.ranges import Natural
 

@@ -5,17 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-
-def writer_of(trainer: Trainer) -> SummaryWriter | None:
-    """The TensorBoard writer of this run; None where there is none, as on every process but the first."""
-    if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
-        writer: SummaryWriter = trainer.logger.experiment
-        return writer
-    return None
+from backlight.callbacks.reach import data_of, writer_of
 
 
 class RunDescription(Callback):
@@ -33,7 +26,7 @@ class RunDescription(Callback):
         if writer is None:
             return
         writer.add_text("config", f"```yaml\n{self.config}\n```", trainer.global_step)
-        rows = trainer.datamodule.part("train")[0][:1].to(pl_module.device)  # type: ignore[attr-defined]
+        rows = data_of(trainer).part("train")[0][:1].to(pl_module.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's own deprecation
             writer.add_graph(pl_module.model, rows)

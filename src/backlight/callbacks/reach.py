@@ -1,0 +1,22 @@
+"""What callbacks reach through the trainer."""
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+from backlight.data.module import ClassificationData
+
+
+def writer_of(trainer: Trainer) -> SummaryWriter | None:
+    """The TensorBoard writer of this run; None where there is none, as on every process but the first."""
+    if trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger):
+        writer: SummaryWriter = trainer.logger.experiment
+        return writer
+    return None
+
+
+def data_of(trainer: Trainer) -> ClassificationData:
+    """The data of this run."""
+    data = trainer.datamodule  # type: ignore[attr-defined]  # set in its __init__, without an annotation
+    assert isinstance(data, ClassificationData)
+    return data
