@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 
 from backlight.accelerator import Accelerator, require_accelerator
+from backlight.callbacks.backprop import BackpropMonitor
 from backlight.callbacks.decision_boundary import DecisionBoundary
 from backlight.callbacks.evaluation_plots import EvaluationPlots
 from backlight.callbacks.gradients import GradientMonitor
@@ -101,6 +102,7 @@ def _assemble(
         build_trainer,
         {key: value for key, value in trainer.items() if key != "gradient_clip_val"},
         "trainer",
+        folder=folder,
         callbacks=[*build_callbacks(callbacks, data_module), *writers],
         logger=logger,
     )
@@ -193,6 +195,7 @@ def early_stopping(
 
 CALLBACKS: dict[str, Callable[..., Callback]] = {
     "progress": ProgressReport,
+    "backprop": BackpropMonitor,
     "gradients": GradientMonitor,
     "evaluation_plots": EvaluationPlots,
     "decision_boundary": DecisionBoundary,
@@ -232,6 +235,7 @@ def checkpoints(folder: RunFolder, *, has_validation: bool) -> list[Callback]:
 
 
 def build_trainer(
+    folder: RunFolder,
     callbacks: list[Callback],
     logger: TensorBoardLogger,
     *,
@@ -259,6 +263,7 @@ def build_trainer(
             max_epochs=max_epochs,
             accelerator=accelerator,
             devices=devices,
+            default_root_dir=folder.path,
             strategy="auto" if devices == 1 else SpawnedDDP(),
             plugins=[WholeCheckpointIO()],
             callbacks=callbacks,

@@ -1,5 +1,7 @@
 """The LightningModule: a network, the BCE loss, back-propagation, metrics and the optimizer."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -11,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from backlight.backprop.step import backpropagate
+from backlight.backprop.trace import AutogradRecorder, LayerTrace, layers_of
 from backlight.data.batches import Batch
 from backlight.errors import BacklightError
 from backlight.loss import BinaryCrossEntropy
@@ -60,6 +63,8 @@ class Classifier(LightningModule):
         self.loss = loss or BinaryCrossEntropy()
         self.backward_by = backward
         self.gradient_clip_val = gradient_clip_val
+        self.observe: Callable[[list[LayerTrace]], None] | None = None
+        """Is given the record of the next backward pass, once, before gradients are averaged and clipped."""
         self.train_metrics = EpochMetrics(self.loss, cheap_metrics(num_outputs))
         self.val_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
         self.test_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
@@ -159,16 +164,24 @@ class Classifier(LightningModule):
 
     def _backpropagate(self, x: Tensor, y: Tensor, batch_size: float) -> tuple[Tensor, Tensor]:
         """Fill `.grad`; returns the logits and the loss, both detached."""
+        observe, self.observe = self.observe, None
         if self.backward_by == "equations":
             assert isinstance(self.model, SigmoidMLP)
             targets = self.loss.targets(y)
-            logits = backpropagate(self.model, x, targets, self.loss.positive_weight, batch_size).logits
+            passed = backpropagate(self.model, x, targets, self.loss.positive_weight, batch_size=batch_size)
+            if observe is not None:
+                observe(layers_of(self.model, passed))
             self._average_gradients()
-            return logits, self.loss(logits, y, batch_size)
-        logits = self(x)
+            return passed.logits, self.loss(passed.logits, y, batch_size)
+        with nullcontext() if observe is None else AutogradRecorder(self.model) as recorder:
+            logits = self(x)
+        if recorder is not None:
+            recorder.retain(logits)
         loss: Tensor = self.loss(logits, y, batch_size)
         self.optimizer.zero_grad()
         self.manual_backward(loss)
+        if observe is not None and recorder is not None:
+            observe(recorder.retained())
         return logits.detach(), loss.detach()
 
     def _rows_per_process(self, rows: int) -> float:

@@ -28,7 +28,7 @@ class BinaryCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, y: Tensor, batch_size: float | None = None) -> Tensor:
         """A scalar; `batch_size` as in `binary_cross_entropy`."""
-        return binary_cross_entropy(logits, self.targets(y), self.positive_weight, batch_size)
+        return binary_cross_entropy(logits, self.targets(y), self.positive_weight, batch_size=batch_size)
 
     def settings(self) -> dict[str, Any]:
         """Plain data for a checkpoint; `from_settings` turns it back into the loss."""

@@ -27,6 +27,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.csv"
+        self.backprop_picture = self.path / "backprop.png"
         self.summary = self.path / "summary.json"
 
     def checkpoint(self, name: str) -> Path:

@@ -115,7 +115,9 @@ def test_contributions_equal_loops_over_rows(network: Network) -> None:
     model, x, y = network
     record = trace(model, x, y)
     updates = [torch.full_like(layer.weight, 0.01) for layer in record.layers]
-    for layer, found, update in zip(record.layers, contributions(record, updates), updates, strict=True):
+    for layer, found, update in zip(
+        record.layers, contributions(record.layers, updates), updates, strict=True
+    ):
         deltas = layer.delta
         torch.testing.assert_close(found.mean_delta, sum(deltas) / len(deltas))
         torch.testing.assert_close(found.mean_abs_delta, sum(abs(row) for row in deltas) / len(deltas))
@@ -153,7 +155,7 @@ def test_survival_is_what_one_step_back_leaves() -> None:
     model = SigmoidMLP(2, [5, 5, 5], seed=0)
     x = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
     record = trace(model, x, (x[:, :1] > 0).float())
-    found = contributions(record)
+    found = contributions(record.layers)
     rms = [layer.delta.square().mean().sqrt().item() for layer in record.layers]
     assert [row.survival for row in found] == pytest.approx(
         [rms[0] / rms[1], rms[1] / rms[2], rms[2] / rms[3], 1]
@@ -164,7 +166,7 @@ def test_survival_is_what_one_step_back_leaves() -> None:
 def test_no_error_has_equal_shares_and_no_signal() -> None:
     model = SigmoidMLP(2, [3], init="zeros")
     half = torch.full((4, 1), 0.5)  # what the network predicts
-    hidden, output = contributions(trace(model, torch.randn(4, 2), half))
+    hidden, output = contributions(trace(model, torch.randn(4, 2), half).layers)
     assert hidden.share.tolist() == pytest.approx([1 / 3] * 3)
     assert hidden.gsnr.tolist() == [0, 0, 0]
     assert hidden.agreement.isnan().all()

@@ -40,32 +40,44 @@ def smooth(y: Tensor, label_smoothing: float) -> Tensor:
 
 
 def binary_cross_entropy(
-    logits: Tensor, y: Tensor, positive_weight: Tensor | None = None, batch_size: float | None = None
+    logits: Tensor,
+    y: Tensor,
+    positive_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    batch_size: float | None = None,
 ) -> Tensor:
     """Mean BCE over batch and outputs, from logits (the numerically stable form of sigmoid + BCE).
 
-    `positive_weight [outputs]` multiplies the term of the positive class. `batch_size` is the number
-    of rows to divide by where this batch is only a part of the whole (default: its own rows).
-    Returns a scalar.
+    `positive_weight [outputs]` multiplies the term of the positive class, `sample_weight [batch, 1]` all
+    terms of a row (the mean still divides by the number of rows, as PyTorch's `weight` does).
+    `batch_size` is the number of rows to divide by where this batch is only a part of the whole
+    (default: its own rows). Returns a scalar.
     """
     total = functional.binary_cross_entropy_with_logits(
-        logits, y, pos_weight=positive_weight, reduction="sum"
+        logits, y, sample_weight, pos_weight=positive_weight, reduction="sum"
     )
     return total / _terms(y, batch_size)
 
 
 def output_delta(
-    logits: Tensor, y: Tensor, positive_weight: Tensor | None = None, batch_size: float | None = None
+    logits: Tensor,
+    y: Tensor,
+    positive_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    batch_size: float | None = None,
 ) -> Tensor:
     """BP1: `delta_L = ∂L/∂z_L = (σ(z_L) − y) / (batch·outputs)`, the derivative of `binary_cross_entropy`.
 
-    With a positive-class weight p the numerator is `σ(z)·(1 + (p − 1)·y) − p·y`.
+    With a positive-class weight p the numerator is `σ(z)·(1 + (p − 1)·y) − p·y`; a row's weight
+    multiplies it.
     """
     probability = torch.sigmoid(logits)
     if positive_weight is None:
         error = probability - y
     else:
         error = probability * (1 + (positive_weight - 1) * y) - positive_weight * y
+    if sample_weight is not None:
+        error = error * sample_weight
     return error / _terms(y, batch_size)
 
 

@@ -1,20 +1,24 @@
 """The record of one forward and backward pass, by the equations or by autograd."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
+from types import TracebackType
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from backlight.backprop import equations
+from backlight.backprop.step import BackwardPass, backward_pass
 from backlight.model import SigmoidMLP
+
+NO_CHAIN = "model: must be a chain of nn.Linear layers with activations between them"
 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What one pass left behind in a layer, detached from any graph.
+    """What one pass left behind in a layer, detached from any graph; later steps do not change it.
 
     Attributes:
         name: of the linear layer in the model.
@@ -52,6 +56,7 @@ def trace(
     x: Tensor,
     y: Tensor,
     positive_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
     *,
     backward: Literal["equations", "autograd"] = "equations",
 ) -> Trace:
@@ -63,103 +68,188 @@ def trace(
         x: `[batch, features]`
         y: `[batch, outputs]`, in [0, 1].
         positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
+        sample_weight: `[batch, 1]`, see there.
         backward: who computes it.
 
     Raises:
         ValueError: the model is not such a network.
     """
     if backward == "autograd":
-        return _by_autograd(model, x, y, positive_weight)
+        return _by_autograd(model, x, y, positive_weight, sample_weight)
     if not isinstance(model, SigmoidMLP):
         raise ValueError("backward=equations: only a SigmoidMLP has them; use backward=autograd")
-    return _by_equations(model, x, y, positive_weight)
+    passed = backward_pass(model, x, y, positive_weight, sample_weight)
+    loss = equations.binary_cross_entropy(passed.logits, y, positive_weight, sample_weight)
+    return Trace(layers_of(model, passed), loss)
 
 
 @torch.no_grad()
-def _by_equations(model: SigmoidMLP, x: Tensor, y: Tensor, positive_weight: Tensor | None) -> Trace:
-    layers = model.linear_layers
-    weights = [layer.weight.detach()[None] for layer in layers]
-    biases = [layer.bias.detach()[None, None] for layer in layers]
-    passed = equations.forward(x[None], weights, biases, model.activation)
-    error = equations.output_delta(passed.logits, y[None], positive_weight)
-    deltas = equations.deltas(passed, weights, error, model.activation)
-    gradients = equations.gradients(passed, deltas)
-    probability = torch.sigmoid(passed.logits)
-    activations = [*passed.activations[1:], probability]
-    slopes = [
-        model.activation.derivative(z, a)
-        for z, a in zip(passed.pre_activations[:-1], activations[:-1], strict=True)
-    ]
-    slopes.append(probability * (1 - probability))
-    return Trace(
-        [
-            LayerTrace(f"layers.{index}", weight[0], a_in[0], z[0], a[0], slope[0], delta[0], dw[0], db[0, 0])
-            for index, (weight, a_in, z, a, slope, delta, (dw, db)) in enumerate(
-                zip(
-                    weights,
-                    passed.activations,
-                    passed.pre_activations,
-                    activations,
-                    slopes,
-                    deltas,
-                    gradients,
-                    strict=True,
-                )
+def layers_of(model: SigmoidMLP, passed: BackwardPass) -> list[LayerTrace]:
+    """The record of a pass that the equations have made."""
+    forward = passed.forward
+    layers = []
+    for index, layer in enumerate(model.linear_layers):
+        z, is_last = forward.pre_activations[index], index + 1 == len(passed.deltas)
+        a = torch.sigmoid(z) if is_last else forward.activations[index + 1]
+        slope = a * (1 - a) if is_last else model.activation.derivative(z, a)
+        weight_gradient, bias_gradient = passed.gradients[index]
+        layers.append(
+            LayerTrace(
+                f"layers.{index}",
+                layer.weight.detach().clone(),
+                forward.activations[index][0],
+                z[0],
+                a[0],
+                slope[0],
+                passed.deltas[index][0],
+                weight_gradient[0].clone(),  # clipping works in place
+                bias_gradient[0, 0].clone(),
             )
-        ],
-        equations.binary_cross_entropy(passed.logits[0], y, positive_weight),
-    )
+        )
+    return layers
+
+
+def stack(records: Sequence[Sequence[LayerTrace]]) -> list[LayerTrace]:
+    """Several records of batches of one size as one, with a leading axis over the records."""
+    return [
+        LayerTrace(
+            same[0].name,
+            *(
+                torch.stack([getattr(layer, field.name) for layer in same])
+                for field in fields(LayerTrace)
+                if field.name != "name"
+            ),
+        )
+        for same in zip(*records, strict=True)
+    ]
+
+
+class AutogradRecorder:
+    """Records the linear layers of one forward pass, so that autograd's backward pass has a trace.
+
+    Use it as a context around `logits = model(x)`. Afterwards `layers(...)`, given what autograd found,
+    makes the record.
+
+    Args:
+        model: a chain of `nn.Linear` layers as in `trace`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+        self.names: list[str] = []
+        self.inputs: list[Tensor] = []
+        self.pre_activations: list[Tensor] = []
+        self._slopes: list[Tensor] = []
+
+    def __enter__(self) -> "AutogradRecorder":
+        def keep(name: str, a_in: Tensor, z: Tensor) -> None:
+            if self.pre_activations:
+                self._slopes.append(_elementwise_derivative(a_in, self.pre_activations[-1]))
+            self.names.append(name)
+            self.inputs.append(a_in)
+            self.pre_activations.append(z)
+
+        self._hooks = [
+            layer.register_forward_hook(lambda _, given, z, name=name: keep(name, given[0], z))
+            for name, layer in self.linear.items()
+        ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def require_chain(self, logits: Tensor) -> None:
+        """Raises a ValueError if these layers are not a chain that ends in the logits."""
+        if not self.names or self.pre_activations[-1] is not logits:
+            raise ValueError("model: must end in an nn.Linear layer that gives the logits")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("model: must use each nn.Linear layer once")
+        layers = [self.linear[name] for name in self.names]
+        for layer, following in pairwise(layers):
+            if layer.out_features != following.in_features:
+                raise ValueError(NO_CHAIN)
+        if any(layer.bias is None for layer in layers):
+            raise ValueError("model: every nn.Linear layer must have a bias")
+
+    def retain(self, logits: Tensor) -> None:
+        """Have the coming `loss.backward()` keep the deltas, for `retained`.
+
+        Raises:
+            ValueError: as `require_chain`.
+        """
+        self.require_chain(logits)
+        for z in self.pre_activations:
+            z.retain_grad()
+
+    def retained(self) -> list[LayerTrace]:
+        """The record after `loss.backward()`."""
+        linear = [self.linear[name] for name in self.names]
+        return self.layers(
+            [_gradient(z) for z in self.pre_activations],
+            [(_gradient(layer.weight).clone(), _gradient(layer.bias).clone()) for layer in linear],
+        )
+
+    @torch.no_grad()
+    def layers(
+        self, deltas: Sequence[Tensor], gradients: Sequence[tuple[Tensor, Tensor]]
+    ) -> list[LayerTrace]:
+        """The record, first layer first.
+
+        Args:
+            deltas: `∂L/∂z [batch, out]` of every layer.
+            gradients: of every layer's weight `[out, in]` and bias `[out]`.
+        """
+        probability = torch.sigmoid(self.pre_activations[-1])
+        activations = [*self.inputs[1:], probability]
+        slopes = [*self._slopes, probability * (1 - probability)]
+        return [
+            LayerTrace(
+                name,
+                self.linear[name].weight.detach().clone(),
+                self.inputs[index].detach(),
+                self.pre_activations[index].detach(),
+                activations[index].detach(),
+                slopes[index],
+                deltas[index],
+                *gradients[index],
+            )
+            for index, name in enumerate(self.names)
+        ]
 
 
 @torch.enable_grad()
-def _by_autograd(model: nn.Module, x: Tensor, y: Tensor, positive_weight: Tensor | None) -> Trace:
-    passed: list[tuple[str, nn.Linear, Tensor, Tensor]] = []
-    hooks = [
-        layer.register_forward_hook(
-            lambda module, inputs, z, name=name: passed.append((name, module, inputs[0], z))
-        )
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear)
-    ]
-    try:
-        # The inputs of the first layer need no gradient, but its pre-activations must.
+def _by_autograd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    positive_weight: Tensor | None,
+    sample_weight: Tensor | None,
+) -> Trace:
+    with AutogradRecorder(model) as recorder:
         logits = model(x.detach())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    _require_chain([layer for _, layer, _, _ in passed], [z for _, _, _, z in passed], logits)
-    loss = equations.binary_cross_entropy(logits, y, positive_weight)
-    wanted = [tensor for _, layer, _, z in passed for tensor in (z, layer.weight, layer.bias)]
-    found = torch.autograd.grad(loss, wanted, retain_graph=True)
-    activations = [a_in for _, _, a_in, _ in passed[1:]] + [torch.sigmoid(logits)]
-    layers = []
-    for index, (name, layer, a_in, z) in enumerate(passed):
-        # Elementwise: the derivative of the sum is that of each element.
-        (slope,) = torch.autograd.grad(activations[index].sum(), z, retain_graph=True)
-        delta, weight_gradient, bias_gradient = found[3 * index : 3 * index + 3]
-        layers.append(
-            LayerTrace(
-                name,
-                layer.weight.detach(),
-                a_in.detach(),
-                z.detach(),
-                activations[index].detach(),
-                slope,
-                delta,
-                weight_gradient,
-                bias_gradient,
-            )
-        )
-    return Trace(layers, loss.detach())
+    recorder.require_chain(logits)
+    loss = equations.binary_cross_entropy(logits, y, positive_weight, sample_weight)
+    linear = [recorder.linear[name] for name in recorder.names]
+    wanted = [*recorder.pre_activations, *(p for layer in linear for p in (layer.weight, layer.bias))]
+    found = torch.autograd.grad(loss, wanted)
+    depth = len(linear)
+    gradients = list(zip(found[depth::2], found[depth + 1 :: 2], strict=True))
+    return Trace(recorder.layers(found[:depth], gradients), loss.detach())
 
 
-def _require_chain(layers: Sequence[nn.Linear], outputs: Sequence[Tensor], logits: Tensor) -> None:
-    if not layers or outputs[-1] is not logits:
-        raise ValueError("model: must end in an nn.Linear layer that gives the logits")
-    if len(set(map(id, layers))) < len(layers):
-        raise ValueError("model: must use each nn.Linear layer once")
-    for layer, following in pairwise(layers):
-        if layer.out_features != following.in_features:
-            raise ValueError("model: must be a chain of nn.Linear layers with activations between them")
-    if any(layer.bias is None for layer in layers):
-        raise ValueError("model: every nn.Linear layer must have a bias")
+def _elementwise_derivative(a: Tensor, z: Tensor) -> Tensor:
+    """`∂a/∂z` of an activation: elementwise, so the derivative of the sum is that of each element."""
+    slope = (
+        torch.autograd.grad(a.sum(), z, retain_graph=True, allow_unused=True)[0] if a.requires_grad else None
+    )
+    if slope is None:
+        raise ValueError(NO_CHAIN)
+    return slope
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    assert tensor.grad is not None, "backward has not run"
+    return tensor.grad

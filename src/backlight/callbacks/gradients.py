@@ -5,10 +5,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from backlight.callbacks.reach import writer_of
+from backlight.callbacks.tensorboard import write_histogram
 from backlight.classifier import Classifier
 from backlight.ranges import Natural
-
-LARGEST_BIN = 1e20
 
 
 class GradientMonitor(Callback):
@@ -51,7 +50,6 @@ class GradientMonitor(Callback):
         if self.histogram_every_n_steps and step % self.histogram_every_n_steps == 0:
             for name, parameter in pl_module.named_parameters():
                 short = name.removeprefix("model.")
-                for kind, tensor in (("weights", parameter), ("gradients", gradients.get(short))):
-                    # TensorBoard has no bins beyond, nor for NaN; the gradient norm shows those.
-                    if tensor is not None and tensor.abs().max() < LARGEST_BIN:
-                        writer.add_histogram(f"{kind}/{short}", tensor, step)
+                write_histogram(writer, f"weights/{short}", parameter, step)
+                if short in gradients:
+                    write_histogram(writer, f"gradients/{short}", gradients[short], step)

@@ -5,6 +5,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
 from backlight.data.module import ClassificationData
+from backlight.run_folder import RunFolder
 
 
 def writer_of(trainer: Trainer) -> SummaryWriter | None:
@@ -13,6 +14,11 @@ def writer_of(trainer: Trainer) -> SummaryWriter | None:
         writer: SummaryWriter = trainer.logger.experiment
         return writer
     return None
+
+
+def folder_of(trainer: Trainer) -> RunFolder:
+    """The folder of this run."""
+    return RunFolder(trainer.default_root_dir)
 
 
 def data_of(trainer: Trainer) -> ClassificationData:

@@ -1,14 +1,21 @@
-"""What TensorBoard is told once per run: the config, the graph, and hyper-parameters with final metrics."""
+"""What TensorBoard is told: a run's config, graph and hyper-parameters once, scalars and histograms as they come."""
 
 import warnings
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from backlight.callbacks.reach import data_of, writer_of
+
+LARGEST_BIN = 1e20
+BINS = 64
 
 
 class RunDescription(Callback):
@@ -30,6 +37,28 @@ class RunDescription(Callback):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's own deprecation
             writer.add_graph(pl_module.model, rows)
+
+
+def write_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int) -> None:
+    """Write all values of a step as one event, which costs little more than one scalar; gaps where not finite."""
+    finite = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if isfinite(value)]
+    writer._get_file_writer().add_summary(Summary(value=finite), step)
+
+
+def write_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) -> None:
+    """Write the distribution of a tensor's entries, unless some have no place on an axis.
+
+    PyTorch's own takes milliseconds, for 1,500 bins of which TensorBoard shows 30.
+    """
+    values = tensor.detach().double().flatten().cpu()
+    low, high = values.min().item(), values.max().item()
+    if not (abs(low) < LARGEST_BIN and abs(high) < LARGEST_BIN):
+        return  # also NaN; the norms show those
+    counts, edges = np.histogram(values.numpy(), bins=BINS, range=(low, high))
+    writer.add_histogram_raw(
+        tag, low, high, len(values), values.sum().item(), values.square().sum().item(), edges[1:].tolist(),
+        counts.tolist(), step,
+    )  # fmt: skip
 
 
 def write_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
