@@ -59,7 +59,7 @@ def test_every_key_has_a_comment(path: Path) -> None:
     assert not inherited or "defaults" in yaml.safe_load(path.read_text()), inherited
 
 
-STRUCTURE = ("defaults", "hydra", "name", "source", "loss", "progress", "gradients", "evaluation_plots",
+STRUCTURE = ("defaults", "hydra", "name", "source", "loss", "progress", "backprop", "gradients", "evaluation_plots",
              "decision_boundary", "early_stopping")  # fmt: skip
 
 

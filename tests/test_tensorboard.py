@@ -29,9 +29,10 @@ def test_everything_is_there(train: Train) -> None:
     assert "hp_metric" not in tags["scalars"]
     assert set(tags["histograms"]) == {
         f"{kind}/{layer}.{part}" for kind in ("weights", "gradients") for layer in layers for part in ("weight", "bias")
-    }  # fmt: skip
+    } | {f"deltas/{layer}" for layer in layers}  # fmt: skip
     assert {
-        "decision_boundary", "test/confusion_matrix", "test/roc", "test/precision_recall", "test/calibration",
+        "decision_boundary", "error_contributions", "test/confusion_matrix", "test/roc", "test/precision_recall",
+        "test/calibration",
     } == set(tags["images"])  # fmt: skip
     assert tags["graph"]
     assert "config/text_summary" in tags["tensors"]
@@ -67,6 +68,7 @@ def test_hparams_carry_the_final_metrics(train: Train) -> None:
 def test_what_is_null_is_off(train: Train) -> None:
     run = train(
         "data=moons",
+        "callbacks.backprop=null",
         "callbacks.gradients=null",
         "callbacks.evaluation_plots=null",
         "callbacks.decision_boundary=null",

@@ -38,22 +38,27 @@ def networks(draw: st.DrawFn) -> tuple[SigmoidMLP, Tensor, Tensor]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(networks(), st.floats(0, 0.5), st.one_of(st.none(), st.floats(0.1, 10)))
+@given(networks(), st.floats(0, 0.5), st.one_of(st.none(), st.floats(0.1, 10)), st.booleans())
 def test_gradients_equal_autograd(
-    network: tuple[SigmoidMLP, Tensor, Tensor], smoothing: float, weight: float | None
+    network: tuple[SigmoidMLP, Tensor, Tensor], smoothing: float, weight: float | None, weigh_rows: bool
 ) -> None:
     model, x, y = network
     positive_weight = None if weight is None else torch.full((y.shape[1],), weight, dtype=torch.float64)
     targets = equations.smooth(y, smoothing)
-    loss = functional.binary_cross_entropy_with_logits(model(x), targets, pos_weight=positive_weight)
+    sample_weight = torch.linspace(0, 3, len(x), dtype=torch.float64)[:, None] if weigh_rows else None
+    loss = functional.binary_cross_entropy_with_logits(
+        model(x), targets, weight=sample_weight, pos_weight=positive_weight
+    )
     expected = torch.autograd.grad(loss, list(model.parameters()))
 
-    result = backpropagate(model, x, targets, positive_weight)
+    result = backpropagate(model, x, targets, positive_weight, sample_weight)
 
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(result.logits, model(x))
-    assert torch.isclose(equations.binary_cross_entropy(model(x), targets, positive_weight), loss)
+    assert torch.isclose(
+        equations.binary_cross_entropy(model(x), targets, positive_weight, sample_weight), loss
+    )
 
 
 @settings(max_examples=10, deadline=None)

@@ -12,7 +12,7 @@ from backlight.backprop import equations
 from backlight.backprop.activations import ACTIVATIONS, Activation
 from backlight.backprop.contributions import contributions
 from backlight.backprop.gradcheck import gradcheck
-from backlight.backprop.trace import LayerTrace, trace
+from backlight.backprop.trace import LayerTrace, stack, trace
 from backlight.model import SigmoidMLP
 from tests.backprop.test_equations import networks
 
@@ -35,8 +35,9 @@ def test_equations_and_autograd_leave_the_same_trace(network: Network, weight: f
     model, x, y = network
     positive_weight = None if weight is None else torch.full((y.shape[1],), weight, dtype=torch.float64)
     before = [parameter.clone() for parameter in model.parameters()]
-    ours = trace(model, x, y, positive_weight)
-    theirs = trace(model, x, y, positive_weight, backward="autograd")
+    sample_weight = torch.linspace(0, 3, len(x), dtype=torch.float64)[:, None]
+    ours = trace(model, x, y, positive_weight, sample_weight)
+    theirs = trace(model, x, y, positive_weight, sample_weight, backward="autograd")
     torch.testing.assert_close(ours.loss, theirs.loss)
     for mine, other in zip(ours.layers, theirs.layers, strict=True):
         assert mine.name == other.name
@@ -149,6 +150,33 @@ def _check_neuron(
     noise = ((gradients - mean) ** 2).sum(dim=1).mean()
     if noise > 1e-12 * mean.norm() ** 2:
         assert gsnr.item() == pytest.approx((mean.norm() ** 2 / noise).item(), rel=1e-5)
+
+
+def test_stacked_records_have_the_contributions_of_each() -> None:
+    model, other = SigmoidMLP(2, [3], seed=0), SigmoidMLP(2, [3], seed=1)
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    records = [trace(network, x, (x[:, :1] > 0).float()).layers for network in (model, other)]
+    updates = [[torch.full_like(layer.weight, 0.1) for layer in record] for record in records]
+    stacked = contributions(stack(records), [torch.stack(same) for same in zip(*updates, strict=True)])
+    for index, (record, update) in enumerate(zip(records, updates, strict=True)):
+        for alone, together in zip(contributions(record, update), stacked, strict=True):
+            for figure in ("mean_delta", "mean_abs_delta", "share", "agreement", "saturation", "gsnr",
+                           "layer_gsnr", "rms_delta", "survival", "update_to_weight"):  # fmt: skip
+                torch.testing.assert_close(getattr(alone, figure), getattr(together, figure)[index])
+
+
+def test_the_gsnr_of_a_layer_is_that_of_all_its_gradients() -> None:
+    model = SigmoidMLP(3, [4], seed=0).double()
+    x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = (x[:, :1] > 0).double()
+    hidden = contributions(trace(model, x, y).layers)[0]
+    rows = []
+    for row in range(len(x)):
+        first = trace(model, x[row : row + 1], y[row : row + 1]).layers[0]
+        rows.append(torch.cat([first.weight_gradient.flatten(), first.bias_gradient]) / len(x))
+    gradients = torch.stack(rows)
+    noise = (gradients - gradients.mean(dim=0)).square().sum(dim=1).mean()
+    torch.testing.assert_close(hidden.layer_gsnr, gradients.mean(dim=0).square().sum() / noise)
 
 
 def test_survival_is_what_one_step_back_leaves() -> None:

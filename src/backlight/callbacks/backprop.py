@@ -35,10 +35,10 @@ FIGURES = ("rms_delta", "survival", "saturation", "update_to_weight", "gsnr")
 LAYOUT = {
     "Back-propagation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
-        "signal survival: RMS delta over that of the layer above": ["Multiline", ["survival/.*"]],
-        "saturation: share of slopes below 0.05": ["Multiline", ["saturation/.*"]],
+        "signal survival": ["Multiline", ["survival/.*"]],
+        "saturation": ["Multiline", ["saturation/.*"]],
         "RMS delta": ["Multiline", ["rms_delta/.*"]],
-        "size of an update over that of the weights": ["Multiline", ["update_to_weight/.*"]],
+        "update to weight": ["Multiline", ["update_to_weight/.*"]],
         "gradient signal-to-noise ratio": ["Multiline", ["gsnr/.*"]],
     }
 }
@@ -165,6 +165,7 @@ class BackpropMonitor(Callback):
                 f"{figure}/{layer.name}": figures[row, column, index].item()
                 for row, layer in enumerate(layers)
                 for column, figure in enumerate(FIGURES)
+                if figure != "survival" or layer.above is not None  # the last layer's is 1 by definition
             }
             write_scalars(writer, values, record.step)
             of_step = [delta[index] for delta in deltas]
