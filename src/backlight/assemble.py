@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from backlight.accelerator import Accelerator, require_accelerator
 from backlight.callbacks.backprop import BackpropMonitor
@@ -21,10 +22,10 @@ from backlight.callbacks.gradients import GradientMonitor
 from backlight.callbacks.metrics_file import MetricsFile
 from backlight.callbacks.progress import ProgressReport
 from backlight.callbacks.tensorboard import RunDescription
-from backlight.checkpoint import WholeCheckpointIO
+from backlight.checkpoint import WholeCheckpointIO, read_checkpoint
 from backlight.classifier import Backward, Classifier
-from backlight.config import build, check, choose
-from backlight.data.module import ClassificationData
+from backlight.config import build, check, choose, plain
+from backlight.data.module import ClassificationData, Part
 from backlight.data.sources import SOURCES
 from backlight.errors import BacklightError, nearest
 from backlight.loss import BinaryCrossEntropy
@@ -117,6 +118,21 @@ def build_data(node: Node, run_seed: int) -> ClassificationData:
     own = {key: value for key, value in node.items() if key not in shared | {"source"}}
     load = partial(build, source, own, "data", seed=node.get("seed", run_seed))
     return build(ClassificationData, options, "data", load=load, run_seed=run_seed)
+
+
+def rows_of_run(folder: RunFolder, checkpoint: str, part: Part) -> tuple[ClassificationData, Tensor, Tensor]:
+    """The data of a run, and x and y of one of its parts.
+
+    Raises:
+        BacklightError: the part has no rows, or the data is not what it was.
+    """
+    config = plain(folder.read_config())
+    data = build_data(config["data"], run_seed=config["seed"])
+    data.setup()
+    data.load_state_dict(read_checkpoint(folder.checkpoint(checkpoint))["ClassificationData"])
+    if not data.has(part):
+        raise BacklightError(f"part={part}: the run has no such rows (data.{part}_fraction=0)")
+    return data, *data.part(part)
 
 
 def build_network(node: Node, data: ClassificationData) -> SigmoidMLP:

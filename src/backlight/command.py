@@ -68,6 +68,11 @@ def gradcheck() -> None:
     _command("gradcheck")
 
 
+def explain() -> None:
+    """`python scripts/explain.py`: see `backlight.explain`."""
+    _command("explain")
+
+
 def _command(name: str) -> None:
     """Run `backlight.<name>.run` on the config `conf/<name>.yaml` and exit."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -9,8 +9,8 @@ from rich.table import Table
 from torch import Tensor
 
 from backlight.accelerator import Accelerator, device_of
-from backlight.assemble import Node, build_data
-from backlight.checkpoint import TrainedNetwork, read_checkpoint
+from backlight.assemble import Node, build_data, rows_of_run
+from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
 from backlight.data.module import EVALUATION_ROWS, Part, tensors
 from backlight.data.source import Labelled
@@ -55,7 +55,7 @@ def evaluate(
     network = TrainedNetwork.load(folder.checkpoint(checkpoint))
     device = device_of(accelerator, "accelerator")
     if data is None:
-        x, y = _own_rows(folder, checkpoint, part)
+        _, x, y = rows_of_run(folder, checkpoint, part)
     else:
         x, y = _other_rows(data, seed, network)
     network.model.to(device)
@@ -65,16 +65,6 @@ def evaluate(
     values = {name: number(value) for name, value in sorted(metrics.compute().items())}
     _show(values, len(x))
     return values
-
-
-def _own_rows(folder: RunFolder, checkpoint: str, part: Part) -> tuple[Tensor, Tensor]:
-    config = plain(folder.read_config())
-    module = build_data(config["data"], run_seed=config["seed"])
-    module.setup()
-    module.load_state_dict(read_checkpoint(folder.checkpoint(checkpoint))["ClassificationData"])
-    if not module.has(part):
-        raise BacklightError(f"part={part}: the run has no such rows (data.{part}_fraction=0)")
-    return module.part(part)
 
 
 def _other_rows(node: Node, seed: int, network: TrainedNetwork) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ costs at most what the weight gradient itself costs, batch × in × out, and is 
 it is asked for.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -88,7 +89,8 @@ class LayerContributions:
     @cached_property
     def rms_delta(self) -> Tensor:
         """Root mean square of delta over rows and neurons."""
-        return self._squared_delta.mean(dim=(-2, -1)).sqrt()
+        delta = self.layer.delta
+        return _norm(delta) / math.sqrt(delta.shape[-2] * delta.shape[-1])
 
     @property
     def survival(self) -> Tensor:
@@ -111,10 +113,6 @@ class LayerContributions:
         return _norm(self.update) / _norm(self.layer.weight)
 
     @cached_property
-    def _squared_delta(self) -> Tensor:
-        return self.layer.delta.square()
-
-    @cached_property
     def _signal(self) -> Tensor:
         """`‖E g‖² […, out]`"""
         squares = self.layer.weight_gradient.square().sum(dim=-1) + self.layer.bias_gradient.square()
@@ -124,7 +122,7 @@ class LayerContributions:
     def _power(self) -> Tensor:
         """`E‖g‖² […, out]`"""
         inputs = 1 + self.layer.input.square().sum(dim=-1, keepdim=True)
-        power: Tensor = (self._squared_delta.mT @ inputs)[..., 0] / inputs.shape[-2]
+        power: Tensor = (self.layer.delta.square().mT @ inputs)[..., 0] / inputs.shape[-2]
         return power
 
 
@@ -146,7 +144,8 @@ def contributions(
 
 
 def _norm(matrix: Tensor) -> Tensor:
-    return matrix.square().sum(dim=(-2, -1)).sqrt()
+    norm: Tensor = torch.linalg.vector_norm(matrix, dim=(-2, -1))
+    return norm
 
 
 def _ratio_to_noise(signal: Tensor, power: Tensor) -> Tensor:

@@ -111,17 +111,15 @@ def layers_of(model: SigmoidMLP, passed: BackwardPass) -> list[LayerTrace]:
 
 def stack(records: Sequence[Sequence[LayerTrace]]) -> list[LayerTrace]:
     """Several records of batches of one size as one, with a leading axis over the records."""
+    names = [field.name for field in fields(LayerTrace) if field.name != "name"]
     return [
-        LayerTrace(
-            same[0].name,
-            *(
-                torch.stack([getattr(layer, field.name) for layer in same])
-                for field in fields(LayerTrace)
-                if field.name != "name"
-            ),
-        )
+        LayerTrace(same[0].name, *(_stack([getattr(layer, name) for layer in same]) for name in names))
         for same in zip(*records, strict=True)
     ]
+
+
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))  # one needs no copy
 
 
 class AutogradRecorder:

@@ -182,7 +182,11 @@ def outputs_for(class_names: list[str]) -> int:
 def tensors(source: Labelled, encoder: FeatureEncoder) -> tuple[Tensor, Tensor]:
     """`x [rows, features]` and `y [rows, outputs]` of labelled rows, both float32."""
     x = torch.from_numpy(np.ascontiguousarray(encoder.transform(source.rows)))
-    labels = torch.from_numpy(source.labels)
-    num_outputs = outputs_for(source.class_names)
+    return x, targets(torch.from_numpy(source.labels), source.class_names)
+
+
+def targets(labels: Tensor, class_names: list[str]) -> Tensor:
+    """`y [rows, outputs]` float32 of class indices `[rows]`."""
+    num_outputs = outputs_for(class_names)
     y = labels[:, None] if num_outputs == 1 else functional.one_hot(labels, num_outputs)
-    return x, y.to(torch.float32)
+    return y.to(torch.float32)
