@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from backlight.checkpoint import TrainedNetwork
+from backlight.data.sources import SOURCES
 from backlight.metrics import probabilities
 from tests.conftest import Call, TrainedRun
 
@@ -40,6 +41,14 @@ def test_evaluate_says_what_the_summary_says(run: TrainedRun, call: Call) -> Non
     for name, value in run.summary["metrics"].items():
         if name.startswith("test/"):
             assert f"│ {name.removeprefix('test/'):<17} │ {value:.4f} │" in result.out
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES.keys() - {"table"}))
+def test_every_source_trains_and_is_read_back(train: Train, call: Call, source: str) -> None:
+    trained = train(f"data={source}", "trainer.max_epochs=1")
+    result = call("evaluate", "run=run")
+    assert result.code == 0, result.err
+    assert f"{trained.summary['metrics']['test/loss']:.4f}" in result.out
 
 
 def test_evaluate_other_rows(run: TrainedRun, call: Call, tmp_path: Path) -> None:

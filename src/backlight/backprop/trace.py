@@ -18,11 +18,11 @@ NO_CHAIN = "model: must be a chain of nn.Linear layers with activations between 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What one pass left behind in a layer, detached from any graph; later steps do not change it.
+    """What one pass left behind in a layer, detached from any graph.
 
     Attributes:
         name: of the linear layer in the model.
-        weight: `W_l [out, in]`
+        weight: `W_l [out, in]`, the layer's own: it changes with the next step.
         input: `a_{l−1} [batch, in]`
         pre_activation: `z_l [batch, out]`
         activation: `a_l [batch, out]`; of the last layer `σ(z)`, the probability.
@@ -96,14 +96,14 @@ def layers_of(model: SigmoidMLP, passed: BackwardPass) -> list[LayerTrace]:
         layers.append(
             LayerTrace(
                 f"layers.{index}",
-                layer.weight.detach().clone(),
+                layer.weight.detach(),
                 forward.activations[index][0],
                 z[0],
                 a[0],
                 slope[0],
                 passed.deltas[index][0],
-                weight_gradient[0].clone(),  # clipping works in place
-                bias_gradient[0, 0].clone(),
+                weight_gradient[0],
+                bias_gradient[0, 0],
             )
         )
     return layers
@@ -187,7 +187,7 @@ class AutogradRecorder:
         linear = [self.linear[name] for name in self.names]
         return self.layers(
             [_gradient(z) for z in self.pre_activations],
-            [(_gradient(layer.weight).clone(), _gradient(layer.bias).clone()) for layer in linear],
+            [(_gradient(layer.weight), _gradient(layer.bias)) for layer in linear],
         )
 
     @torch.no_grad()
@@ -206,7 +206,7 @@ class AutogradRecorder:
         return [
             LayerTrace(
                 name,
-                self.linear[name].weight.detach().clone(),
+                self.linear[name].weight.detach(),
                 self.inputs[index].detach(),
                 self.pre_activations[index].detach(),
                 activations[index].detach(),

@@ -3,8 +3,8 @@
 import io
 import math
 import time
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -30,7 +30,7 @@ WAITING_ENTRIES = 2**16  # numbers in records that are worked up together: small
 SECONDS_BETWEEN_DRAWINGS = 60
 COLUMNS, HEAT_MAP_ROWS = 256, 256
 MOMENTS, DRAWN_NEURONS = 16, 12
-FIGURES = ("rms_delta", "survival", "saturation", "update_to_weight", "gsnr")
+FIGURES = ("rms_delta", "survival", "saturation", "gsnr")
 
 LAYOUT = {
     "Back-propagation": {
@@ -70,6 +70,7 @@ class BackpropMonitor(Callback):
         self.every_n_steps = every_n_steps
         self.histogram_every_n_records = histogram_every_n_records
         self._layers: dict[str, nn.Linear] = {}
+        self._before: list[Tensor] = []
         self._waiting: list[_Record] = []
         self._records = 0
         self._heat: History[tuple[int, Tensor]] = History(COLUMNS)
@@ -82,6 +83,7 @@ class BackpropMonitor(Callback):
         self._layers = {
             name: layer for name, layer in pl_module.model.named_modules() if isinstance(layer, nn.Linear)
         }
+        self._before = [torch.empty_like(weight) for weight in self._weights]
         self._drawn = time.monotonic()
         writer = writer_of(trainer)
         if writer is not None:
@@ -92,21 +94,25 @@ class BackpropMonitor(Callback):
     ) -> None:
         assert isinstance(pl_module, Classifier)
         if self._is_due(trainer, batch_idx) and len(batch[0]) and writer_of(trainer) is not None:
-            pl_module.observe = partial(self._observe, trainer)
+            clips = pl_module.gradient_clip_val is not None  # which works in place
+            pl_module.observe = partial(self._observe, trainer, keeps_gradients=not clips)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        if self._waiting and self._waiting[-1].updates is None:
-            record = self._waiting[-1]
-            record.updates = [
-                self._layers[layer.name].weight.detach() - layer.weight for layer in record.layers
-            ]
-            if sum(record.size for record in self._waiting) > WAITING_ENTRIES:
-                self._work_up(trainer)
+        if not (self._waiting and self._waiting[-1].update_to_weight is None):
+            return
+        # In place and all layers at once: a copy of wide layers costs more than the arithmetic.
+        sizes = torch._foreach_norm(self._before)
+        torch._foreach_sub_(self._before, self._weights)
+        updates = torch._foreach_norm(self._before)
+        self._waiting[-1].update_to_weight = torch.stack(updates) / torch.stack(sizes)
+        if len(self._waiting) * self._waiting[-1].entries > WAITING_ENTRIES:
+            self._write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._work_up(trainer)
+        if self._waiting:
+            self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer)
@@ -135,50 +141,78 @@ class BackpropMonitor(Callback):
         assert trainer.max_epochs is not None
         return is_log_spaced(step) or step + 1 == trainer.max_epochs * trainer.num_training_batches
 
-    def _observe(self, trainer: Trainer, layers: list[LayerTrace]) -> None:
-        """Keep the record of the step that is being made."""
-        record = _Record(trainer.global_step, layers)
-        if self._waiting and self._waiting[0].rows != record.rows:
-            self._work_up(trainer)
-        self._waiting.append(record)
+    @property
+    def _weights(self) -> list[Tensor]:
+        return [layer.weight.detach() for layer in self._layers.values()]
+
+    @torch.no_grad()
+    def _observe(self, trainer: Trainer, layers: list[LayerTrace], *, keeps_gradients: bool) -> None:
+        """Take the record of the step that is being made.
+
+        Records of small networks wait, since the figures of many cost hardly more than those of one;
+        a record of a large one is worked up at once, since keeping it costs memory.
+        """
+        if not keeps_gradients:
+            layers = [
+                replace(
+                    layer,
+                    weight_gradient=layer.weight_gradient.clone(),
+                    bias_gradient=layer.bias_gradient.clone(),
+                )
+                for layer in layers
+            ]
+        step = trainer.global_step
+        record = _Record(step, layers, sum(layer.delta.numel() + layer.weight.numel() for layer in layers))
+        if self._waiting and len(self._waiting[0].layers[0].delta) != len(layers[0].delta):
+            self._write(trainer)
+        torch._foreach_copy_(self._before, [layer.weight for layer in layers])
+        self._latest = moment = _moment(step, layers)
+        self._moments.append(lambda: moment)
         if self.histogram_every_n_records and self._records % self.histogram_every_n_records == 0:
             writer = writer_of(trainer)
             assert writer is not None
             for layer in layers:
-                write_histogram(writer, f"deltas/{layer.name}", layer.delta, record.step)
+                write_histogram(writer, f"deltas/{layer.name}", layer.delta, step)
         self._records += 1
+        self._waiting.append(record)
+        if record.entries > WAITING_ENTRIES:
+            self._measure()
 
     @torch.no_grad()
-    def _work_up(self, trainer: Trainer) -> None:
-        """Compute and write the figures of the records that wait."""
-        records = [record for record in self._waiting if record.updates is not None]
-        self._waiting = []
-        writer = writer_of(trainer)
-        if not records or writer is None:
+    def _measure(self) -> None:
+        """Turn what waits to be measured into figures."""
+        records = [record for record in self._waiting if record.layers]
+        if not records:
             return
-        updates = [torch.stack(same) for same in zip(*(r.updates or [] for r in records), strict=True)]
-        layers = contributions(stack([record.layers for record in records]), updates)
+        layers = contributions(stack([record.layers for record in records]))
         figures = torch.stack([torch.stack(_figures(layer)) for layer in layers]).cpu()
         deltas = [layer.mean_abs_delta.cpu() for layer in layers]
         for index, record in enumerate(records):
-            values = {
-                f"{figure}/{layer.name}": figures[row, column, index].item()
-                for row, layer in enumerate(layers)
-                for column, figure in enumerate(FIGURES)
-                if figure != "survival" or layer.above is not None  # the last layer's is 1 by definition
-            }
+            record.layers = []
+            record.figures = figures[..., index]
+            self._heat.append(partial(_column, record.step, [delta[index] for delta in deltas]))
+
+    def _write(self, trainer: Trainer) -> None:
+        """Write the figures of the records that wait."""
+        self._measure()
+        records, self._waiting = self._waiting, []
+        writer = writer_of(trainer)
+        assert writer is not None
+        for record in records:
+            if record.update_to_weight is None:  # the step was not made: an error came between
+                continue
+            update = record.update_to_weight.tolist()
+            values = dict(zip((f"update_to_weight/{name}" for name in self._layers), update, strict=True))
+            for name, figures in zip(self._layers, record.figures.tolist(), strict=True):
+                values |= {f"{figure}/{name}": value for figure, value in zip(FIGURES, figures, strict=True)}
             write_scalars(writer, values, record.step)
-            of_step = [delta[index] for delta in deltas]
-            self._heat.append(partial(_column, record.step, of_step))
-            self._moments.append(partial(_moment, record, of_step))
-        self._latest = _moment(records[-1], [delta[-1] for delta in deltas])
         if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
             self._draw_heat_map(trainer)
 
     def _finish(self, trainer: Trainer) -> None:
-        self._work_up(trainer)
-        if writer_of(trainer) is None or not self._moments.items:
+        if writer_of(trainer) is None or not self._records:
             return
+        self._write(trainer)
         self._draw_heat_map(trainer)
         first, last = self._moments.items[0], self._latest or self._moments.items[-1]
         middle = min(self._moments.items, key=lambda moment: abs(2 * moment.step - last.step))
@@ -200,7 +234,7 @@ class BackpropMonitor(Callback):
         rows = [min(layer.out_features, HEAT_MAP_ROWS) for layer in self._layers.values()]
         values = torch.stack(columns, dim=1).split(rows)
         layers = [(name, value.numpy()) for name, value in zip(self._layers, values, strict=True)]
-        figure = heat_map(steps, layers, log_time=self.cadence == "log_spaced")
+        figure = heat_map(steps, layers)
         if writer is not None and figure is not None:
             writer.add_figure("error_contributions", figure, trainer.global_step)
         self._drawn = time.monotonic()
@@ -208,19 +242,15 @@ class BackpropMonitor(Callback):
 
 @dataclass
 class _Record:
-    """What back-propagation computed at a step, and what the step then added to each layer's weight."""
+    """What back-propagation computed at a step, until it is measured; then the figures."""
 
     step: int
     layers: list[LayerTrace]
-    updates: list[Tensor] | None = None
-
-    @property
-    def rows(self) -> int:
-        return len(self.layers[0].delta)
-
-    @property
-    def size(self) -> int:
-        return sum(layer.delta.numel() + layer.weight.numel() for layer in self.layers)
+    entries: int
+    figures: Tensor = field(default_factory=lambda: torch.empty(0))
+    """`[layers, FIGURES]`"""
+    update_to_weight: Tensor | None = None
+    """`[layers]`; None until the step is made."""
 
 
 def is_log_spaced(step: int) -> bool:
@@ -233,14 +263,10 @@ def is_log_spaced(step: int) -> bool:
 
 
 def _figures(layer: LayerContributions) -> list[Tensor]:
-    """In the order of `FIGURES`."""
-    return [
-        layer.rms_delta,
-        layer.survival,
-        layer.saturation.mean(dim=-1),
-        layer.update_to_weight,
-        layer.layer_gsnr,
-    ]
+    """In the order of `FIGURES`, each `[records]`."""
+    # The last layer's survival is 1 by definition: no curve.
+    survival = layer.survival if layer.above is not None else torch.full_like(layer.rms_delta, torch.nan)
+    return [layer.rms_delta, survival, layer.saturation.mean(dim=-1), layer.layer_gsnr]
 
 
 def _column(step: int, deltas: list[Tensor]) -> tuple[int, Tensor]:
@@ -255,18 +281,16 @@ def _column(step: int, deltas: list[Tensor]) -> tuple[int, Tensor]:
     )
 
 
-def _moment(record: _Record, deltas: list[Tensor]) -> Moment:
-    shown = [_some(record.layers[0].weight.shape[1]), *(_some(len(delta)) for delta in deltas)]
-    return Moment(
-        record.step,
-        [
-            layer.weight.cpu()[rows][:, columns]
-            for layer, columns, rows in zip(record.layers, shown[:-1], shown[1:], strict=True)
-        ],
-        [delta[rows] for delta, rows in zip(deltas, shown[1:], strict=True)],
-    )
+def _moment(step: int, layers: list[LayerTrace]) -> Moment:
+    columns = [_some(layers[0].weight.shape[1]), *(_some(layer.delta.shape[1]) for layer in layers)]
+    weights, deltas = [], []
+    for layer, sources, neurons in zip(layers, columns[:-1], columns[1:], strict=True):
+        weights.append(layer.weight[neurons][:, sources].cpu())
+        deltas.append(layer.delta[:, neurons].abs().mean(dim=0).cpu())
+    return Moment(step, weights, deltas)
 
 
+@cache
 def _some(neurons: int) -> Tensor:
     """Which neurons are drawn: all, or evenly spaced ones."""
     return torch.linspace(0, neurons - 1, min(neurons, DRAWN_NEURONS)).round().long()

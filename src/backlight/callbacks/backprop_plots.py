@@ -1,4 +1,7 @@
-"""Pictures of the error contributions of every neuron."""
+"""Pictures of the error contributions of every neuron.
+
+Each is one matplotlib axes: an axes per layer would cost more time than a short training.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 DECADES = 8  # of the colour scale at most: what is smaller looks like nothing
+HIGHEST_BAND, GAP = 90, 6  # pixels of a layer's band in the heat map, and between two
+FAINTEST = 0.08  # of the strongest weight: thinner edges cannot be seen
+MOST_EDGES = 60  # between two layers: of more, the eye follows none
 
 
 @dataclass(frozen=True)
@@ -32,41 +38,44 @@ class Moment:
     weights: list[Tensor]
     mean_abs_delta: list[Tensor]
 
+    @property
+    def shown(self) -> list[int]:
+        """How many features and how many neurons of every layer."""
+        return [self.weights[0].shape[1], *(len(weight) for weight in self.weights)]
 
-def heat_map(
-    steps: Sequence[int], layers: Sequence[tuple[str, Floats]], *, log_time: bool
-) -> "Figure | None":
-    """Mean |delta| of every neuron over time, one panel per layer on one colour scale, the output on top.
+
+def heat_map(steps: Sequence[int], layers: Sequence[tuple[str, Floats]]) -> "Figure | None":
+    """Mean |delta| of every neuron over time: one band per layer, on one colour scale, the output on top.
 
     Args:
         steps: of the columns, ascending.
         layers: name and values `[neurons, columns]`, first layer first.
-        log_time: whether the steps are spaced evenly on a log scale.
 
     Returns None where no layer has any error.
     """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     norm = _scale([values for _, values in layers])
     if norm is None:
         return None
-    figure = Figure(figsize=(8, 1.2 + 1.3 * len(layers)), dpi=100, layout="constrained")
-    panels = np.atleast_1d(figure.subplots(len(layers), sharex=True))
-    first, last = steps[0] + log_time, steps[-1] + log_time
-    edges = np.array([*(step + log_time for step in steps), last + max(1, (last - first) / len(steps))])
-    for axes, (name, values) in zip(panels, reversed(layers), strict=True):
-        rows = np.arange(len(values) + 1) - 0.5
-        image = axes.pcolormesh(edges, rows, values, norm=norm, cmap="magma", rasterized=True)
-        axes.set(ylabel=f"{name}\nneuron")
-        axes.yaxis.set_major_locator(
-            MaxNLocator("auto", integer=True) if len(values) > 1 else FixedLocator([0])
-        )
-        if log_time:
-            axes.set_xscale("log")
-    panels[-1].set(xlabel="step + 1" if log_time else "step")
-    figure.suptitle("error contribution of every neuron")
-    figure.colorbar(image, ax=list(panels), label="mean |delta|")
+    bands, centres, top = [], [], 0
+    band = min(HIGHEST_BAND, max(36, 400 // len(layers)))
+    for _, values in reversed(layers):
+        rows = np.arange(band) * len(values) // band  # the first neuron on top
+        bands += [colormaps["magma"](norm(np.nan_to_num(values)))[rows], np.ones((GAP, len(steps), 4))]
+        centres.append(top + band / 2)
+        top += band + GAP
+    height = 0.9 + top / 100
+    figure = Figure(figsize=(8, height), dpi=100)
+    axes = figure.add_axes((0.14, 0.55 / height, 0.72, 1 - 0.9 / height))
+    axes.imshow(np.concatenate(bands[:-1]), aspect="auto", interpolation="nearest")
+    axes.set_yticks(centres, [f"{name}\n{_neurons(len(values))}" for name, values in reversed(layers)])
+    columns = np.unique(np.linspace(0, len(steps) - 1, 7).round().astype(int))
+    axes.set_xticks(columns, [f"{steps[column]:,}" for column in columns])
+    axes.set(xlabel="step", title="error contribution of every neuron")
+    axes.spines[:].set_visible(False)
+    _colour_bar(axes, norm, "magma")
     return figure
 
 
@@ -80,71 +89,96 @@ def network(moments: Sequence[Moment], names: Sequence[str], sizes: Sequence[int
 
     Returns None where no neuron has any error.
     """
-    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
     norm = _scale([values.numpy() for moment in moments for values in moment.mean_abs_delta])
     if norm is None:
         return None
-    tallest = max(moments[0].weights[0].shape[1], *(len(weights) for weights in moments[0].weights))
-    width, height = max(3.0, 1.1 * len(names)), max(2.0, 0.32 * tallest)
     across = len(names) <= 5  # a deep network is wide itself: its moments stand below each other
-    rows, columns = (1, len(moments)) if across else (len(moments), 1)
-    size = (1.2 + width * columns, 0.5 + (height + 0.6) * rows)
-    figure = Figure(figsize=size, dpi=100, layout="constrained")
-    panels = np.atleast_1d(figure.subplots(rows, columns))
-    for axes, moment in zip(panels, moments, strict=True):
-        _draw(axes, moment, norm)
-        axes.set_title(f"step {moment.step:,}")
-        shown = [moment.weights[0].shape[1], *(len(weights) for weights in moment.weights)]
-        labels = [
-            name if drawn == size else f"{name}\n{drawn} of {size:,}"
-            for name, drawn, size in zip(names, shown, sizes, strict=True)
-        ]
-        axes.set_xticks(range(len(names)), labels, fontsize="small")
-    figure.colorbar(ScalarMappable(norm, "viridis"), ax=list(panels), label="mean |delta|")
-    figure.suptitle("neurons: error contribution · edges: weight (red > 0 > blue)", fontsize="medium")
+    shown = moments[0].shown
+    wide, high = len(names) + 0.3, max(shown) + 3.5
+    columns, rows = (len(moments), 1) if across else (1, len(moments))
+    size = (1.2 + 1.1 * wide * columns, 0.5 + max(2.2, 0.3 * high) * rows)
+    figure = Figure(figsize=size, dpi=100)
+    axes = figure.add_axes((0.01, 0.01, 1 - 1.2 / size[0], 1 - 0.4 / size[1]))
+    for index, moment in enumerate(moments):
+        right, down = (index * wide, 0.0) if across else (0.0, index * high)
+        _draw(axes, moment, norm, right, down)
+        axes.text(
+            right + (len(names) - 1) / 2, down - max(shown) / 2 - 0.8, f"step {moment.step:,}", ha="center"
+        )
+        for column, (name, drawn, every) in enumerate(zip(names, shown, sizes, strict=True)):
+            label = name if drawn == every else f"{name}\n{drawn} of {every:,}"
+            axes.text(
+                right + column, down + max(shown) / 2 + 0.2, label, ha="center", va="top", fontsize="small"
+            )
+    axes.set(
+        xlim=(-0.6, columns * wide - 0.7), ylim=(rows * high - max(shown) / 2 - 1.5, -max(shown) / 2 - 1.2)
+    )
+    axes.set_axis_off()
+    axes.set_title("neurons: error contribution · edges: weight (red > 0 > blue)", fontsize="medium")
+    _colour_bar(axes, norm, "viridis")
     return figure
 
 
-def _draw(axes: "Axes", moment: Moment, norm: "LogNorm") -> None:
+def _draw(axes: "Axes", moment: Moment, norm: "LogNorm", right: float, down: float) -> None:
     from matplotlib.collections import LineCollection
 
-    counts = [moment.weights[0].shape[1], *(len(weights) for weights in moment.weights)]
-    heights = [np.arange(count) - (count - 1) / 2 for count in counts]
+    heights = [down + np.arange(count) - (count - 1) / 2 for count in moment.shown]
     for column, weight in enumerate(moment.weights):
         weights = weight.numpy()
-        left, right = np.meshgrid(heights[column], heights[column + 1])
-        ends = np.stack([np.stack([np.full_like(left, column), left], -1),
-                         np.stack([np.full_like(right, column + 1), right], -1)], axis=-2)  # fmt: skip
         strength = np.abs(weights) / max(float(np.abs(weights).max()), np.finfo(np.float32).tiny)
-        colours = np.where(weights[..., None] > 0, (0.8, 0.1, 0.1), (0.1, 0.2, 0.8))
-        rgba = np.concatenate([colours, 0.1 + 0.8 * strength[..., None]], axis=-1)
+        nth = np.sort(strength, axis=None)[-min(MOST_EDGES, strength.size)]
+        to, source = np.nonzero(strength >= max(FAINTEST, nth))
+        strength = strength[to, source]
+        x = np.full(len(to), right + column)
+        ends = np.stack([x, heights[column][source], x + 1, heights[column + 1][to]], axis=1)
+        colours = np.where(weights[to, source][:, None] > 0, (0.8, 0.1, 0.1), (0.1, 0.2, 0.8))
         axes.add_collection(
             LineCollection(
                 list(ends.reshape(-1, 2, 2)),
-                colors=list(rgba.reshape(-1, 4)),
-                linewidths=list(0.3 + 1.7 * strength.ravel()),
+                colors=list(np.concatenate([colours, 0.1 + 0.8 * strength[:, None]], axis=1)),
+                linewidths=list(0.3 + 1.7 * strength),
                 zorder=1,
-            )
+            ),
+            autolim=False,
         )
-        axes.scatter(
-            np.full(counts[column + 1], column + 1),
-            heights[column + 1],
-            c=np.maximum(moment.mean_abs_delta[column].numpy(), norm.vmin or 0),
-            norm=norm,
-            cmap="viridis",
-            s=90,
-            edgecolors="black",
-            linewidths=0.6,
-            zorder=2,
-        )
+    neurons = np.concatenate([values.numpy() for values in moment.mean_abs_delta])
     axes.scatter(
-        np.zeros(counts[0]), heights[0], s=40, marker="s", color="lightgrey", edgecolors="black", zorder=2
+        np.repeat(right + np.arange(1, len(heights)), moment.shown[1:]),
+        np.concatenate(heights[1:]),
+        c=np.nan_to_num(neurons),
+        norm=norm,
+        cmap="viridis",
+        s=80,
+        edgecolors="black",
+        linewidths=0.6,
+        zorder=2,
     )
-    axes.set(xlim=(-0.4, len(counts) - 0.6), yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
+    axes.scatter(
+        np.full(len(heights[0]), right),
+        heights[0],
+        s=35,
+        marker="s",
+        color="lightgrey",
+        edgecolors="black",
+        zorder=2,
+    )
+
+
+def _colour_bar(axes: "Axes", norm: "LogNorm", cmap: str) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    box, width = axes.get_position(), figure.get_figwidth()
+    place = figure.add_axes((1 - 0.9 / width, box.y0 + 0.02, 0.15 / width, box.height - 0.04))
+    figure.colorbar(ScalarMappable(norm, cmap), cax=place).set_label("mean |delta|", fontsize="small")
+    place.tick_params(labelsize="small", which="both")
+
+
+def _neurons(count: int) -> str:
+    return "1 neuron" if count == 1 else f"{count} neurons"
 
 
 def _scale(values: Sequence[Floats]) -> "LogNorm | None":

@@ -1,11 +1,15 @@
 """Gradient norms and histograms of weights and gradients, per layer."""
 
+from collections.abc import Mapping
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.tensorboard import SummaryWriter
 
 from backlight.callbacks.reach import writer_of
-from backlight.callbacks.tensorboard import write_histogram
+from backlight.callbacks.tensorboard import write_histogram, write_scalars
 from backlight.classifier import Classifier
 from backlight.ranges import Natural
 
@@ -30,26 +34,34 @@ class GradientMonitor(Callback):
     ) -> None:
         assert isinstance(pl_module, Classifier)
         step = trainer.global_step
-        writer = writer_of(trainer)
-        if writer is None or step == self._seen_step:  # L-BFGS comes here several times a step
-            return
+        draws = self.histogram_every_n_steps > 0 and step % self.histogram_every_n_steps == 0
+        if not (pl_module.is_logged_step or draws) or step == self._seen_step:
+            return  # L-BFGS comes here several times a step
         self._seen_step = step
+        writer = writer_of(trainer)
+        if writer is None:
+            return
         gradients = {
-            name.removeprefix("model."): parameter.grad
-            for name, parameter in pl_module.named_parameters()
+            name: parameter.grad
+            for name, parameter in pl_module.model.named_parameters()
             if parameter.grad is not None
         }
         if pl_module.is_logged_step:
-            squares: dict[str, torch.Tensor] = {}
-            for name, gradient in gradients.items():
-                layer = name.rpartition(".")[0] or name
-                squares[layer] = squares.get(layer, torch.zeros(())) + gradient.square().sum().cpu()
-            for layer, square in squares.items():
-                writer.add_scalar(f"gradient_norm/{layer}", square.sqrt(), step)
-            writer.add_scalar("gradient_norm/total", sum(squares.values(), torch.zeros(())).sqrt(), step)
-        if self.histogram_every_n_steps and step % self.histogram_every_n_steps == 0:
-            for name, parameter in pl_module.named_parameters():
-                short = name.removeprefix("model.")
-                write_histogram(writer, f"weights/{short}", parameter, step)
-                if short in gradients:
-                    write_histogram(writer, f"gradients/{short}", gradients[short], step)
+            _write_norms(writer, gradients, step)
+        if draws:
+            for name, parameter in pl_module.model.named_parameters():
+                write_histogram(writer, f"weights/{name}", parameter, step)
+                if name in gradients:
+                    write_histogram(writer, f"gradients/{name}", gradients[name], step)
+
+
+def _write_norms(writer: SummaryWriter, gradients: Mapping[str, Tensor], step: int) -> None:
+    squares: dict[str, Tensor] = {}
+    for name, gradient in gradients.items():
+        layer = name.rpartition(".")[0] or name
+        square = gradient.square().sum()
+        squares[layer] = squares[layer] + square if layer in squares else square
+    every = torch.stack(list(squares.values()))
+    norms = torch.cat([every, every.sum()[None]]).sqrt().tolist()
+    tags = [f"gradient_norm/{layer}" for layer in (*squares, "total")]
+    write_scalars(writer, dict(zip(tags, norms, strict=True)), step)

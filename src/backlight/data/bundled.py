@@ -28,6 +28,6 @@ def wine(seed: int) -> Labelled:
 
 
 def _bunch(bunch: Any) -> Labelled:
-    return labelled(
-        bunch.data, bunch.target, list(bunch.feature_names), [str(name) for name in bunch.target_names]
-    )
+    # NumPy's own strings would end up in checkpoints, which hold plain data only.
+    names = ([str(name) for name in names] for names in (bunch.feature_names, bunch.target_names))
+    return labelled(bunch.data, bunch.target, *names)
