@@ -146,8 +146,8 @@ def test_a_resumed_run_draws_what_came_before(train: Train, call: Call, tmp_path
     assert result.code == 0, result.err
     checkpoint = torch.load(run.path / "checkpoints" / "last.ckpt", weights_only=True)
     (state,) = [state for key, state in checkpoint["callbacks"].items() if "BackpropMonitor" in key]
-    assert [step for step, _ in state["heat"]["items"]] == [0, 22, 44, 66]
-    assert [moment["step"] for moment in state["moments"]["items"]] == [0, 22, 44, 66]
+    assert state["heat"]["items"][0] == [0, 22, 44, 66]
+    assert state["moments"]["items"][0] == [0, 22, 44, 66]
 
 
 @given(st.integers(1, 8).map(lambda half: 2 * half), st.integers(0, 200))

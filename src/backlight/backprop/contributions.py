@@ -72,19 +72,30 @@ class LayerContributions:
     @property
     def saturation(self) -> Tensor:
         """Share of rows with `|σ'(z)| < 0.05`."""
-        return (self.layer.slope.abs() < SATURATED).to(self.layer.delta.dtype).mean(dim=-2)
+        return self._saturated.mean(dim=-2)
+
+    @property
+    def layer_saturation(self) -> Tensor:
+        """`saturation` over all neurons of the layer."""
+        return self._saturated.mean(dim=(-2, -1))
 
     @property
     def gsnr(self) -> Tensor:
         """Gradient signal-to-noise ratio `‖E g‖² / (E‖g‖² − ‖E g‖²)` (Liu et al., ICLR 2020, over the
         neuron's own parameters). Infinite where all rows agree exactly, 0 where there is no gradient.
         """
-        return _ratio_to_noise(self._signal, self._power)
+        layer, rows = self.layer, self.layer.delta.shape[-2]
+        squares = layer.weight_gradient.square().sum(dim=-1) + layer.bias_gradient.square()
+        power = (layer.delta.square().mT @ self._squared_inputs[..., None])[..., 0] / rows
+        return _ratio_to_noise(squares / rows**2, power)
 
     @property
     def layer_gsnr(self) -> Tensor:
         """`gsnr` over all parameters of the layer together."""
-        return _ratio_to_noise(self._signal.sum(dim=-1), self._power.sum(dim=-1))
+        layer, rows = self.layer, self.layer.delta.shape[-2]
+        squares = _norm(layer.weight_gradient).square() + layer.bias_gradient.square().sum(dim=-1)
+        power = (_norm(layer.delta, dim=-1).square() * self._squared_inputs).mean(dim=-1)
+        return _ratio_to_noise(squares / rows**2, power)
 
     @cached_property
     def rms_delta(self) -> Tensor:
@@ -112,18 +123,18 @@ class LayerContributions:
             return torch.full_like(self.rms_delta, torch.nan)
         return _norm(self.update) / _norm(self.layer.weight)
 
-    @cached_property
-    def _signal(self) -> Tensor:
-        """`‖E g‖² […, out]`"""
-        squares = self.layer.weight_gradient.square().sum(dim=-1) + self.layer.bias_gradient.square()
-        return squares / self.layer.delta.shape[-2] ** 2
+    @property
+    def _saturated(self) -> Tensor:
+        """1 where the slope is small, else 0."""
+        size = self.layer.slope.abs()
+        return torch.lt(
+            size, SATURATED, out=size
+        )  # as numbers at once: by way of booleans takes thrice as long
 
     @cached_property
-    def _power(self) -> Tensor:
-        """`E‖g‖² […, out]`"""
-        inputs = 1 + self.layer.input.square().sum(dim=-1, keepdim=True)
-        power: Tensor = (self.layer.delta.square().mT @ inputs)[..., 0] / inputs.shape[-2]
-        return power
+    def _squared_inputs(self) -> Tensor:
+        """`‖ã_b‖² […, batch]`"""
+        return 1 + _norm(self.layer.input, dim=-1).square()
 
 
 @torch.no_grad()
@@ -143,8 +154,8 @@ def contributions(
     return result[::-1]
 
 
-def _norm(matrix: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(matrix, dim=(-2, -1))
+def _norm(tensor: Tensor, dim: int | tuple[int, int] = (-2, -1)) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(tensor, dim=dim)
     return norm
 
 

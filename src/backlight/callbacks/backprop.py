@@ -21,7 +21,7 @@ from backlight.callbacks.tensorboard import write_histogram, write_scalars
 from backlight.classifier import Classifier
 from backlight.data.batches import Batch
 from backlight.files import write_whole
-from backlight.ranges import Count, Natural
+from backlight.ranges import Count
 
 Cadence = Literal["log_spaced", "every_n_steps", "epoch"]
 
@@ -30,7 +30,7 @@ WAITING_ENTRIES = 2**16  # numbers in records that are worked up together: small
 SECONDS_BETWEEN_DRAWINGS = 60
 COLUMNS, HEAT_MAP_ROWS = 256, 256
 MOMENTS, DRAWN_NEURONS = 16, 12
-FIGURES = ("rms_delta", "survival", "saturation", "gsnr")
+FIGURES = ("rms_delta", "survival", "saturation", "gsnr", "update_to_weight")
 
 LAYOUT = {
     "Back-propagation": {
@@ -48,7 +48,7 @@ class BackpropMonitor(Callback):
     """Shows in TensorBoard what back-propagation computed at some steps, and draws `backprop.png`.
 
     Per layer the scalars `rms_delta`, `survival`, `saturation`, `update_to_weight` and `gsnr` (see
-    `LayerContributions`) and histograms of the deltas; a heat map of every neuron's mean |delta| over
+    `LayerContributions`) and now and then histograms of the deltas; a heat map of every neuron's mean |delta| over
     time; a page that puts them side by side under "Custom scalars". With several processes these are of
     the rows of the first.
 
@@ -56,7 +56,6 @@ class BackpropMonitor(Callback):
         cadence: `log_spaced` takes about 20 steps per power of ten and the last; `every_n_steps`;
             `epoch` takes the first step of each.
         every_n_steps: for the cadence of that name.
-        histogram_every_n_records: of these steps, every how many get histograms; 0 for none.
     """
 
     def __init__(
@@ -64,11 +63,9 @@ class BackpropMonitor(Callback):
         *,
         cadence: Cadence = "log_spaced",
         every_n_steps: Count = 50,
-        histogram_every_n_records: Natural = 10,
     ) -> None:
         self.cadence = cadence
         self.every_n_steps = every_n_steps
-        self.histogram_every_n_records = histogram_every_n_records
         self._layers: dict[str, nn.Linear] = {}
         self._before: list[Tensor] = []
         self._waiting: list[_Record] = []
@@ -100,15 +97,19 @@ class BackpropMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        if not (self._waiting and self._waiting[-1].update_to_weight is None):
+        if not (self._waiting and self._waiting[-1].step + 1 == trainer.global_step):
             return
-        # In place and all layers at once: a copy of wide layers costs more than the arithmetic.
-        sizes = torch._foreach_norm(self._before)
-        torch._foreach_sub_(self._before, self._weights)
-        updates = torch._foreach_norm(self._before)
-        self._waiting[-1].update_to_weight = torch.stack(updates) / torch.stack(sizes)
-        if len(self._waiting) * self._waiting[-1].entries > WAITING_ENTRIES:
+        record = self._waiting[-1]
+        if record.is_large:
+            # In place and all layers at once: a copy of wide layers costs more than the arithmetic.
+            sizes = torch._foreach_norm(self._before)
+            torch._foreach_sub_(self._before, self._weights)
+            record.update_to_weight = torch.stack(torch._foreach_norm(self._before)) / torch.stack(sizes)
             self._write(trainer)
+        else:
+            record.after = [weight.clone() for weight in self._weights]
+            if len(self._waiting) * record.entries > WAITING_ENTRIES:
+                self._write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._waiting:
@@ -122,15 +123,27 @@ class BackpropMonitor(Callback):
             self._finish(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        moments = self._moments.state_dict()
-        moments["items"] = [vars(moment) for moment in self._moments.items]
-        return {"records": self._records, "heat": self._heat.state_dict(), "moments": moments}
+        # Few large tensors: each costs a checkpoint as much as thousands of numbers.
+        heat, moments = self._heat.state_dict(), self._moments.state_dict()
+        heat["items"] = [[step for step, _ in self._heat.items], _stacked([[c] for _, c in self._heat.items])]
+        moments["items"] = [
+            [moment.step for moment in self._moments.items],
+            _stacked([moment.weights for moment in self._moments.items]),
+            _stacked([moment.mean_abs_delta for moment in self._moments.items]),
+        ]
+        return {"records": self._records, "heat": heat, "moments": moments}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        heat, moments = dict(state_dict["heat"]), dict(state_dict["moments"])
+        steps, columns = heat["items"]
+        heat["items"] = [(step, column) for step, (column,) in zip(steps, _unstacked(columns), strict=True)]
+        steps, weights, deltas = moments["items"]
+        moments["items"] = [
+            Moment(*moment) for moment in zip(steps, _unstacked(weights), _unstacked(deltas), strict=True)
+        ]
         self._records = state_dict["records"]
-        self._heat.load_state_dict(state_dict["heat"])
-        self._moments.load_state_dict(state_dict["moments"])
-        self._moments.items = [Moment(**moment) for moment in state_dict["moments"]["items"]]
+        self._heat.load_state_dict(heat)
+        self._moments.load_state_dict(moments)
 
     def _is_due(self, trainer: Trainer, batch_idx: int) -> bool:
         step = trainer.global_step
@@ -152,59 +165,57 @@ class BackpropMonitor(Callback):
         Records of small networks wait, since the figures of many cost hardly more than those of one;
         a record of a large one is worked up at once, since keeping it costs memory.
         """
-        if not keeps_gradients:
-            layers = [
-                replace(
-                    layer,
-                    weight_gradient=layer.weight_gradient.clone(),
-                    bias_gradient=layer.bias_gradient.clone(),
-                )
-                for layer in layers
-            ]
         step = trainer.global_step
-        record = _Record(step, layers, sum(layer.delta.numel() + layer.weight.numel() for layer in layers))
-        if self._waiting and len(self._waiting[0].layers[0].delta) != len(layers[0].delta):
+        if self._waiting and self._waiting[0].rows != len(layers[0].delta):
             self._write(trainer)
-        torch._foreach_copy_(self._before, [layer.weight for layer in layers])
-        self._latest = moment = _moment(step, layers)
-        self._moments.append(lambda: moment)
-        if self.histogram_every_n_records and self._records % self.histogram_every_n_records == 0:
+        if is_log_spaced(self._records):
             writer = writer_of(trainer)
             assert writer is not None
             for layer in layers:
                 write_histogram(writer, f"deltas/{layer.name}", layer.delta, step)
         self._records += 1
+        record = _Record(step, layers)
         self._waiting.append(record)
-        if record.entries > WAITING_ENTRIES:
-            self._measure()
+        if record.is_large:
+            torch._foreach_copy_(self._before, [layer.weight for layer in layers])
+            self._measure([record])
+        else:
+            record.layers = [_snapshot(layer, gradients=not keeps_gradients) for layer in layers]
 
     @torch.no_grad()
-    def _measure(self) -> None:
-        """Turn what waits to be measured into figures."""
-        records = [record for record in self._waiting if record.layers]
-        if not records:
-            return
-        layers = contributions(stack([record.layers for record in records]))
+    def _measure(self, records: list["_Record"]) -> None:
+        """Turn records of batches of one size into figures."""
+        updates = None
+        if records[0].after:
+            after = _stacked([record.after for record in records])
+            updates = torch._foreach_sub(after, _stacked([record.weights for record in records]))
+        layers = contributions(stack([record.layers for record in records]), updates)
         figures = torch.stack([torch.stack(_figures(layer)) for layer in layers]).cpu()
-        deltas = [layer.mean_abs_delta.cpu() for layer in layers]
         for index, record in enumerate(records):
-            record.layers = []
             record.figures = figures[..., index]
-            self._heat.append(partial(_column, record.step, [delta[index] for delta in deltas]))
+            self._heat.append(partial(_column, record.step, layers, index))
+            self._moments.append(partial(_moment, record))
+        self._latest = _moment(record)
+        for record in records:
+            record.layers, record.after = [], []  # which may be all that keeps them in memory
 
     def _write(self, trainer: Trainer) -> None:
         """Write the figures of the records that wait."""
-        self._measure()
         records, self._waiting = self._waiting, []
+        unmeasured = [record for record in records if record.after]
+        if unmeasured:
+            self._measure(unmeasured)
         writer = writer_of(trainer)
         assert writer is not None
         for record in records:
-            if record.update_to_weight is None:  # the step was not made: an error came between
-                continue
-            update = record.update_to_weight.tolist()
-            values = dict(zip((f"update_to_weight/{name}" for name in self._layers), update, strict=True))
-            for name, figures in zip(self._layers, record.figures.tolist(), strict=True):
-                values |= {f"{figure}/{name}": value for figure, value in zip(FIGURES, figures, strict=True)}
+            values = {
+                f"{figure}/{name}": value
+                for name, figures in zip(self._layers, record.figures.tolist(), strict=False)
+                for figure, value in zip(FIGURES, figures, strict=True)
+            }
+            if record.update_to_weight is not None:
+                updates = zip(self._layers, record.update_to_weight.tolist(), strict=True)
+                values |= {f"update_to_weight/{name}": value for name, value in updates}
             write_scalars(writer, values, record.step)
         if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
             self._draw_heat_map(trainer)
@@ -242,15 +253,40 @@ class BackpropMonitor(Callback):
 
 @dataclass
 class _Record:
-    """What back-propagation computed at a step, until it is measured; then the figures."""
+    """What back-propagation computed at a step; then, measured, its figures."""
 
     step: int
     layers: list[LayerTrace]
-    entries: int
+    after: list[Tensor] = field(default_factory=list)
+    """Each layer's weight after the step, of a record that waits to be measured."""
     figures: Tensor = field(default_factory=lambda: torch.empty(0))
-    """`[layers, FIGURES]`"""
+    """`[layers, FIGURES]`, none before it is measured."""
     update_to_weight: Tensor | None = None
-    """`[layers]`; None until the step is made."""
+    """`[layers]`, of a large record."""
+
+    def __post_init__(self) -> None:
+        self.rows = len(self.layers[0].delta)
+        self.entries = sum(layer.delta.numel() + layer.weight.numel() for layer in self.layers)
+
+    @property
+    def is_large(self) -> bool:
+        return self.entries > WAITING_ENTRIES
+
+    @property
+    def weights(self) -> list[Tensor]:
+        return [layer.weight for layer in self.layers]
+
+
+def _snapshot(layer: LayerTrace, *, gradients: bool) -> LayerTrace:
+    """The record with its own copy of what the step will change: the weights, and gradients that are clipped."""
+    if not gradients:
+        return replace(layer, weight=layer.weight.clone())
+    return replace(
+        layer,
+        weight=layer.weight.clone(),
+        weight_gradient=layer.weight_gradient.clone(),
+        bias_gradient=layer.bias_gradient.clone(),
+    )
 
 
 def is_log_spaced(step: int) -> bool:
@@ -266,11 +302,12 @@ def _figures(layer: LayerContributions) -> list[Tensor]:
     """In the order of `FIGURES`, each `[records]`."""
     # The last layer's survival is 1 by definition: no curve.
     survival = layer.survival if layer.above is not None else torch.full_like(layer.rms_delta, torch.nan)
-    return [layer.rms_delta, survival, layer.saturation.mean(dim=-1), layer.layer_gsnr]
+    return [layer.rms_delta, survival, layer.layer_saturation, layer.layer_gsnr, layer.update_to_weight]
 
 
-def _column(step: int, deltas: list[Tensor]) -> tuple[int, Tensor]:
+def _column(step: int, layers: list[LayerContributions], index: int) -> tuple[int, Tensor]:
     """The step, and all layers' neurons in a row; of wide layers the largest of each group of neighbours."""
+    deltas = [layer.mean_abs_delta[index] for layer in layers]
     return step, torch.cat(
         [
             delta
@@ -278,19 +315,35 @@ def _column(step: int, deltas: list[Tensor]) -> tuple[int, Tensor]:
             else functional.adaptive_max_pool1d(delta[None], HEAT_MAP_ROWS)[0]
             for delta in deltas
         ]
+    ).cpu()
+
+
+def _moment(record: _Record) -> Moment:
+    shown = [_some(record.layers[0].weight.shape[1]), *(_some(len(weight)) for weight in record.weights)]
+    return Moment(
+        record.step,
+        [
+            weight[neurons][:, sources].cpu()
+            for weight, sources, neurons in zip(record.weights, shown[:-1], shown[1:], strict=True)
+        ],
+        [
+            layer.delta[:, neurons].abs().mean(dim=0).cpu()
+            for layer, neurons in zip(record.layers, shown[1:], strict=True)
+        ],
     )
-
-
-def _moment(step: int, layers: list[LayerTrace]) -> Moment:
-    columns = [_some(layers[0].weight.shape[1]), *(_some(layer.delta.shape[1]) for layer in layers)]
-    weights, deltas = [], []
-    for layer, sources, neurons in zip(layers, columns[:-1], columns[1:], strict=True):
-        weights.append(layer.weight[neurons][:, sources].cpu())
-        deltas.append(layer.delta[:, neurons].abs().mean(dim=0).cpu())
-    return Moment(step, weights, deltas)
 
 
 @cache
 def _some(neurons: int) -> Tensor:
     """Which neurons are drawn: all, or evenly spaced ones."""
     return torch.linspace(0, neurons - 1, min(neurons, DRAWN_NEURONS)).round().long()
+
+
+def _stacked(items: list[list[Tensor]]) -> list[Tensor]:
+    """Of lists of tensors alike: all first ones as one tensor, all second ones, …"""
+    return [torch.stack(same) for same in zip(*items, strict=True)]
+
+
+def _unstacked(tensors: list[Tensor]) -> list[list[Tensor]]:
+    """What `_stacked` was given."""
+    return [list(item) for item in zip(*tensors, strict=True)]
