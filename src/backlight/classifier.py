@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from backlight.backprop.step import backpropagate
-from backlight.backprop.trace import AutogradRecorder, LayerTrace, layers_of
+from backlight.backprop.step import BackwardPass, backpropagate
+from backlight.backprop.trace import AutogradRecorder
 from backlight.data.batches import Batch
 from backlight.errors import BacklightError
 from backlight.loss import BinaryCrossEntropy
@@ -63,8 +63,8 @@ class Classifier(LightningModule):
         self.loss = loss or BinaryCrossEntropy()
         self.backward_by = backward
         self.gradient_clip_val = gradient_clip_val
-        self.observe: Callable[[list[LayerTrace]], None] | None = None
-        """Is given the record of the next backward pass, once, before gradients are averaged and clipped."""
+        self.observe: Callable[[BackwardPass], None] | None = None
+        """Is given the next backward pass, once, before gradients are averaged and clipped."""
         self.train_metrics = EpochMetrics(self.loss, cheap_metrics(num_outputs))
         self.val_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
         self.test_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
@@ -170,7 +170,7 @@ class Classifier(LightningModule):
             targets = self.loss.targets(y)
             passed = backpropagate(self.model, x, targets, self.loss.positive_weight, batch_size=batch_size)
             if observe is not None:
-                observe(layers_of(self.model, passed))
+                observe(passed)
             self._average_gradients()
             return passed.logits, self.loss(passed.logits, y, batch_size)
         with nullcontext() if observe is None else AutogradRecorder(self.model) as recorder:

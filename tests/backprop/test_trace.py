@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from backlight.backprop import equations
-from backlight.backprop.activations import ACTIVATIONS, Activation
+from backlight.backprop.activations import ACTIVATIONS, Activation, ActivationName
 from backlight.backprop.contributions import contributions
 from backlight.backprop.gradcheck import gradcheck
-from backlight.backprop.trace import LayerTrace, stack, trace
+from backlight.backprop.step import backward_pass, join
+from backlight.backprop.trace import LayerTrace, layers_of, trace
 from backlight.model import SigmoidMLP
 from tests.backprop.test_equations import networks
 
@@ -152,17 +153,24 @@ def _check_neuron(
         assert gsnr.item() == pytest.approx((mean.norm() ** 2 / noise).item(), rel=1e-5)
 
 
-def test_stacked_records_have_the_contributions_of_each() -> None:
-    model, other = SigmoidMLP(2, [3], seed=0), SigmoidMLP(2, [3], seed=1)
+@pytest.mark.parametrize("activation", ["sigmoid", "gelu"])
+def test_joined_passes_have_the_contributions_of_each(activation: ActivationName) -> None:
+    models = [SigmoidMLP(2, [3, 4], activation=activation, seed=seed) for seed in range(3)]
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
-    records = [trace(network, x, (x[:, :1] > 0).float()).layers for network in (model, other)]
-    updates = [[torch.full_like(layer.weight, 0.1) for layer in record] for record in records]
-    stacked = contributions(stack(records), [torch.stack(same) for same in zip(*updates, strict=True)])
-    for index, (record, update) in enumerate(zip(records, updates, strict=True)):
-        for alone, together in zip(contributions(record, update), stacked, strict=True):
-            for figure in ("mean_delta", "mean_abs_delta", "share", "agreement", "saturation", "gsnr",
-                           "layer_gsnr", "rms_delta", "survival", "update_to_weight"):  # fmt: skip
-                torch.testing.assert_close(getattr(alone, figure), getattr(together, figure)[index])
+    y = (x[:, :1] > 0).float()
+    joined = join([backward_pass(model, x, y) for model in models])
+    weights = [
+        torch.stack([layer.weight.detach() for layer in same])
+        for same in zip(*(model.linear_layers for model in models), strict=True)
+    ]
+    updates = [torch.full_like(weight, 0.1) for weight in weights]
+    together = contributions(layers_of("abc", weights, joined, models[0].activation), updates)
+    for index, model in enumerate(models):
+        alone = contributions(trace(model, x, y).layers, [update[index] for update in updates])
+        for mine, stacked in zip(alone, together, strict=True):
+            for figure in ("mean_delta", "mean_abs_delta", "share", "agreement", "saturation", "layer_saturation",
+                           "gsnr", "layer_gsnr", "rms_delta", "survival", "update_to_weight"):  # fmt: skip
+                torch.testing.assert_close(getattr(mine, figure), getattr(stacked, figure)[index])
 
 
 def test_the_gsnr_of_a_layer_is_that_of_all_its_gradients() -> None:

@@ -1,5 +1,6 @@
 """One forward and backward pass of a `SigmoidMLP` by the equations."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,19 +15,43 @@ from backlight.model import SigmoidMLP
 class BackwardPass:
     """What one step of back-propagation computed.
 
-    Tensors have a leading axis of one member: a single network is a population of one. `deltas[l]` is
+    Tensors have a leading axis, of one member for a single network: `deltas[l]` is
     `delta_l [1, batch, neurons]`; `gradients[l]` are those of the weights `[1, out, in]` and of the
-    biases `[1, 1, out]`.
+    biases `[1, 1, out]`; `slopes[l]` is `σ'(z_l) [1, batch, neurons]` of the hidden layers where autograd
+    found it, else None: the activation's derivative gives it.
     """
 
     forward: ForwardPass
     deltas: list[Tensor]
     gradients: list[tuple[Tensor, Tensor]]
+    slopes: list[Tensor] | None = None
 
     @property
     def logits(self) -> Tensor:
         """`[batch, outputs]`"""
         return self.forward.logits[0]
+
+
+def join(passes: Sequence[BackwardPass]) -> BackwardPass:
+    """Passes over batches of one size as one, one after the other along the leading axis."""
+    if len(passes) == 1:
+        return passes[0]
+    return BackwardPass(
+        ForwardPass(
+            _join([passed.forward.activations for passed in passes]),
+            _join([passed.forward.pre_activations for passed in passes]),
+        ),
+        _join([passed.deltas for passed in passes]),
+        [
+            (torch.cat([weight for weight, _ in same]), torch.cat([bias for _, bias in same]))
+            for same in zip(*(passed.gradients for passed in passes), strict=True)
+        ],
+        None if passes[0].slopes is None else _join([passed.slopes or [] for passed in passes]),
+    )
+
+
+def _join(lists: Sequence[list[Tensor]]) -> list[Tensor]:
+    return [torch.cat(same) for same in zip(*lists, strict=True)]
 
 
 @torch.no_grad()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from backlight.backprop import equations
+from backlight.backprop.activations import Activation
+from backlight.backprop.equations import ForwardPass
 from backlight.backprop.step import BackwardPass, backward_pass
 from backlight.model import SigmoidMLP
 
@@ -18,11 +20,11 @@ NO_CHAIN = "model: must be a chain of nn.Linear layers with activations between 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What one pass left behind in a layer, detached from any graph.
+    """What one pass left behind in a layer, detached from any graph; of many, with a leading axis over them.
 
     Attributes:
         name: of the linear layer in the model.
-        weight: `W_l [out, in]`, the layer's own: it changes with the next step.
+        weight: `W_l [out, in]`
         input: `a_{l−1} [batch, in]`
         pre_activation: `z_l [batch, out]`
         activation: `a_l [batch, out]`; of the last layer `σ(z)`, the probability.
@@ -80,53 +82,70 @@ def trace(
         raise ValueError("backward=equations: only a SigmoidMLP has them; use backward=autograd")
     passed = backward_pass(model, x, y, positive_weight, sample_weight)
     loss = equations.binary_cross_entropy(passed.logits, y, positive_weight, sample_weight)
-    return Trace(layers_of(model, passed), loss)
+    names = [f"layers.{index}" for index in range(len(passed.deltas))]
+    return Trace(_of_one(names, model.linear_layers, passed, model.activation), loss.detach())
 
 
 @torch.no_grad()
-def layers_of(model: SigmoidMLP, passed: BackwardPass) -> list[LayerTrace]:
-    """The record of a pass that the equations have made."""
+def layers_of(
+    names: Sequence[str],
+    weights: Sequence[Tensor],
+    passed: BackwardPass,
+    activation: Activation | None = None,
+) -> list[LayerTrace]:
+    """The record of a pass, or of many joined, with their leading axis.
+
+    Args:
+        names: of the layers.
+        weights: `[passes, out, in]` of each, as they were.
+        passed: what the pass computed.
+        activation: of the hidden layers, where the pass has no slopes.
+    """
     forward = passed.forward
-    layers = []
-    for index, layer in enumerate(model.linear_layers):
-        z, is_last = forward.pre_activations[index], index + 1 == len(passed.deltas)
-        a = torch.sigmoid(z) if is_last else forward.activations[index + 1]
-        slope = a * (1 - a) if is_last else model.activation.derivative(z, a)
-        weight_gradient, bias_gradient = passed.gradients[index]
-        layers.append(
-            LayerTrace(
-                f"layers.{index}",
-                layer.weight.detach(),
-                forward.activations[index][0],
-                z[0],
-                a[0],
-                slope[0],
-                passed.deltas[index][0],
-                weight_gradient[0],
-                bias_gradient[0, 0],
-            )
-        )
-    return layers
-
-
-def stack(records: Sequence[Sequence[LayerTrace]]) -> list[LayerTrace]:
-    """Several records of batches of one size as one, with a leading axis over the records."""
-    names = [field.name for field in fields(LayerTrace) if field.name != "name"]
+    probability = torch.sigmoid(forward.logits)
+    activations = [*forward.activations[1:], probability]
+    if passed.slopes is not None:
+        slopes = passed.slopes
+    else:
+        assert activation is not None
+        hidden = zip(forward.pre_activations[:-1], activations[:-1], strict=True)
+        slopes = [activation.derivative(z, a) for z, a in hidden]
+    slopes = [*slopes, probability * (1 - probability)]
     return [
-        LayerTrace(same[0].name, *(_stack([getattr(layer, name) for layer in same]) for name in names))
-        for same in zip(*records, strict=True)
+        LayerTrace(
+            name,
+            weights[index],
+            forward.activations[index],
+            forward.pre_activations[index],
+            activations[index],
+            slopes[index],
+            passed.deltas[index],
+            passed.gradients[index][0],
+            passed.gradients[index][1][..., 0, :],
+        )
+        for index, name in enumerate(names)
     ]
 
 
-def _stack(tensors: Sequence[Tensor]) -> Tensor:
-    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))  # one needs no copy
+def _of_one(
+    names: Sequence[str],
+    linear: Sequence[nn.Linear],
+    passed: BackwardPass,
+    activation: Activation | None = None,
+) -> list[LayerTrace]:
+    """The record of one pass, without the leading axis; its weights are a copy, which no step will change."""
+    weights = [layer.weight.detach().clone()[None] for layer in linear]
+    tensors = [field.name for field in fields(LayerTrace) if field.name != "name"]
+    return [
+        LayerTrace(layer.name, *(getattr(layer, name)[0] for name in tensors))
+        for layer in layers_of(names, weights, passed, activation)
+    ]
 
 
 class AutogradRecorder:
     """Records the linear layers of one forward pass, so that autograd's backward pass has a trace.
 
-    Use it as a context around `logits = model(x)`. Afterwards `layers(...)`, given what autograd found,
-    makes the record.
+    Use it as a context around `logits = model(x)`; `passed(...)`, given what autograd found, is the pass.
 
     Args:
         model: a chain of `nn.Linear` layers as in `trace`.
@@ -182,40 +201,30 @@ class AutogradRecorder:
         for z in self.pre_activations:
             z.retain_grad()
 
-    def retained(self) -> list[LayerTrace]:
-        """The record after `loss.backward()`."""
+    def retained(self) -> BackwardPass:
+        """The pass after `loss.backward()`."""
         linear = [self.linear[name] for name in self.names]
-        return self.layers(
+        return self.passed(
             [_gradient(z) for z in self.pre_activations],
             [(_gradient(layer.weight), _gradient(layer.bias)) for layer in linear],
         )
 
-    @torch.no_grad()
-    def layers(
-        self, deltas: Sequence[Tensor], gradients: Sequence[tuple[Tensor, Tensor]]
-    ) -> list[LayerTrace]:
-        """The record, first layer first.
+    def passed(self, deltas: Sequence[Tensor], gradients: Sequence[tuple[Tensor, Tensor]]) -> BackwardPass:
+        """The pass, first layer first, detached from the graph.
 
         Args:
             deltas: `∂L/∂z [batch, out]` of every layer.
             gradients: of every layer's weight `[out, in]` and bias `[out]`.
         """
-        probability = torch.sigmoid(self.pre_activations[-1])
-        activations = [*self.inputs[1:], probability]
-        slopes = [*self._slopes, probability * (1 - probability)]
-        return [
-            LayerTrace(
-                name,
-                self.linear[name].weight.detach(),
-                self.inputs[index].detach(),
-                self.pre_activations[index].detach(),
-                activations[index].detach(),
-                slopes[index],
-                deltas[index],
-                *gradients[index],
-            )
-            for index, name in enumerate(self.names)
-        ]
+        return BackwardPass(
+            ForwardPass(
+                [a_in.detach()[None] for a_in in self.inputs],
+                [z.detach()[None] for z in self.pre_activations],
+            ),
+            [delta[None] for delta in deltas],
+            [(weight[None], bias[None, None]) for weight, bias in gradients],
+            [slope[None] for slope in self._slopes],
+        )
 
 
 @torch.enable_grad()
@@ -235,7 +244,8 @@ def _by_autograd(
     found = torch.autograd.grad(loss, wanted)
     depth = len(linear)
     gradients = list(zip(found[depth::2], found[depth + 1 :: 2], strict=True))
-    return Trace(recorder.layers(found[:depth], gradients), loss.detach())
+    passed = recorder.passed(found[:depth], gradients)
+    return Trace(_of_one(recorder.names, linear, passed), loss.detach())
 
 
 def _elementwise_derivative(a: Tensor, z: Tensor) -> Tensor:

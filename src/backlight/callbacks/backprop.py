@@ -12,8 +12,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backlight.backprop.activations import Activation
 from backlight.backprop.contributions import LayerContributions, contributions
-from backlight.backprop.trace import LayerTrace, stack
+from backlight.backprop.equations import ForwardPass
+from backlight.backprop.step import BackwardPass, join
+from backlight.backprop.trace import LayerTrace, layers_of
 from backlight.callbacks.backprop_plots import Moment, heat_map, network
 from backlight.callbacks.history import History
 from backlight.callbacks.reach import folder_of, writer_of
@@ -21,6 +24,7 @@ from backlight.callbacks.tensorboard import write_histogram, write_scalars
 from backlight.classifier import Classifier
 from backlight.data.batches import Batch
 from backlight.files import write_whole
+from backlight.model import SigmoidMLP
 from backlight.ranges import Count
 
 Cadence = Literal["log_spaced", "every_n_steps", "epoch"]
@@ -67,6 +71,7 @@ class BackpropMonitor(Callback):
         self.cadence = cadence
         self.every_n_steps = every_n_steps
         self._layers: dict[str, nn.Linear] = {}
+        self._activation: Activation | None = None
         self._before: list[Tensor] = []
         self._waiting: list[_Record] = []
         self._records = 0
@@ -80,6 +85,7 @@ class BackpropMonitor(Callback):
         self._layers = {
             name: layer for name, layer in pl_module.model.named_modules() if isinstance(layer, nn.Linear)
         }
+        self._activation = pl_module.model.activation if isinstance(pl_module.model, SigmoidMLP) else None
         self._before = [torch.empty_like(weight) for weight in self._weights]
         self._drawn = time.monotonic()
         writer = writer_of(trainer)
@@ -91,8 +97,8 @@ class BackpropMonitor(Callback):
     ) -> None:
         assert isinstance(pl_module, Classifier)
         if self._is_due(trainer, batch_idx) and len(batch[0]) and writer_of(trainer) is not None:
-            clips = pl_module.gradient_clip_val is not None  # which works in place
-            pl_module.observe = partial(self._observe, trainer, keeps_gradients=not clips)
+            clips = pl_module.gradient_clip_val is not None
+            pl_module.observe = partial(self._observe, trainer, clips=clips)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -107,7 +113,7 @@ class BackpropMonitor(Callback):
             record.update_to_weight = torch.stack(torch._foreach_norm(self._before)) / torch.stack(sizes)
             self._write(trainer)
         else:
-            record.after = [weight.clone() for weight in self._weights]
+            record.after = [weight.clone()[None] for weight in self._weights]
             if len(self._waiting) * record.entries > WAITING_ENTRIES:
                 self._write(trainer)
 
@@ -159,50 +165,57 @@ class BackpropMonitor(Callback):
         return [layer.weight.detach() for layer in self._layers.values()]
 
     @torch.no_grad()
-    def _observe(self, trainer: Trainer, layers: list[LayerTrace], *, keeps_gradients: bool) -> None:
+    def _observe(self, trainer: Trainer, passed: BackwardPass, *, clips: bool) -> None:
         """Take the record of the step that is being made.
 
         Records of small networks wait, since the figures of many cost hardly more than those of one;
         a record of a large one is worked up at once, since keeping it costs memory.
         """
         step = trainer.global_step
-        if self._waiting and self._waiting[0].rows != len(layers[0].delta):
-            self._write(trainer)
         if is_log_spaced(self._records):
             writer = writer_of(trainer)
             assert writer is not None
-            for layer in layers:
-                write_histogram(writer, f"deltas/{layer.name}", layer.delta, step)
+            for name, delta in zip(self._layers, passed.deltas, strict=True):
+                write_histogram(writer, f"deltas/{name}", delta, step)
         self._records += 1
-        record = _Record(step, layers)
+        entries = sum(delta.numel() for delta in passed.deltas) + sum(w.numel() for w in self._weights)
+        record = _Record(step, passed, entries)
+        if self._waiting and self._waiting[0].rows != record.rows:
+            self._write(trainer)
         self._waiting.append(record)
         if record.is_large:
-            torch._foreach_copy_(self._before, [layer.weight for layer in layers])
+            torch._foreach_copy_(self._before, self._weights)
+            record.before = [weight[None] for weight in self._weights]
             self._measure([record])
         else:
-            record.layers = [_snapshot(layer, gradients=not keeps_gradients) for layer in layers]
+            record.before = [weight.clone()[None] for weight in self._weights]
+            if clips:  # in place
+                gradients = [(weight.clone(), bias.clone()) for weight, bias in passed.gradients]
+                record.passed = replace(passed, gradients=gradients)
 
     @torch.no_grad()
     def _measure(self, records: list["_Record"]) -> None:
         """Turn records of batches of one size into figures."""
+        passed = join([record.passed for record in records])
+        before = _joined([record.before for record in records])
         updates = None
         if records[0].after:
-            after = _stacked([record.after for record in records])
-            updates = torch._foreach_sub(after, _stacked([record.weights for record in records]))
-        layers = contributions(stack([record.layers for record in records]), updates)
+            updates = torch._foreach_sub(_joined([record.after for record in records]), before)
+        traced = layers_of(list(self._layers), before, passed, self._activation)
+        layers = contributions(traced, updates)
         figures = torch.stack([torch.stack(_figures(layer)) for layer in layers]).cpu()
         for index, record in enumerate(records):
             record.figures = figures[..., index]
             self._heat.append(partial(_column, record.step, layers, index))
-            self._moments.append(partial(_moment, record))
-        self._latest = _moment(record)
+            self._moments.append(partial(_moment, record.step, traced, index))
+        self._latest = _moment(record.step, traced, index)
         for record in records:
-            record.layers, record.after = [], []  # which may be all that keeps them in memory
+            record.forget()
 
     def _write(self, trainer: Trainer) -> None:
         """Write the figures of the records that wait."""
         records, self._waiting = self._waiting, []
-        unmeasured = [record for record in records if record.after]
+        unmeasured = [record for record in records if record.after]  # not of a step that failed
         if unmeasured:
             self._measure(unmeasured)
         writer = writer_of(trainer)
@@ -256,37 +269,26 @@ class _Record:
     """What back-propagation computed at a step; then, measured, its figures."""
 
     step: int
-    layers: list[LayerTrace]
+    passed: BackwardPass
+    entries: int
+    """How many numbers it keeps, about."""
+    before: list[Tensor] = field(default_factory=list)
+    """Each layer's weight `[1, out, in]` before the step."""
     after: list[Tensor] = field(default_factory=list)
-    """Each layer's weight after the step, of a record that waits to be measured."""
+    """And after it, of a record that waits to be measured."""
     figures: Tensor = field(default_factory=lambda: torch.empty(0))
     """`[layers, FIGURES]`, none before it is measured."""
     update_to_weight: Tensor | None = None
     """`[layers]`, of a large record."""
 
     def __post_init__(self) -> None:
-        self.rows = len(self.layers[0].delta)
-        self.entries = sum(layer.delta.numel() + layer.weight.numel() for layer in self.layers)
+        self.rows = self.passed.deltas[0].shape[1]
+        self.is_large = self.entries > WAITING_ENTRIES
 
-    @property
-    def is_large(self) -> bool:
-        return self.entries > WAITING_ENTRIES
-
-    @property
-    def weights(self) -> list[Tensor]:
-        return [layer.weight for layer in self.layers]
-
-
-def _snapshot(layer: LayerTrace, *, gradients: bool) -> LayerTrace:
-    """The record with its own copy of what the step will change: the weights, and gradients that are clipped."""
-    if not gradients:
-        return replace(layer, weight=layer.weight.clone())
-    return replace(
-        layer,
-        weight=layer.weight.clone(),
-        weight_gradient=layer.weight_gradient.clone(),
-        bias_gradient=layer.bias_gradient.clone(),
-    )
+    def forget(self) -> None:
+        """Give up what was measured, which may be all that keeps it in memory."""
+        self.passed = BackwardPass(ForwardPass([], []), [], [])
+        self.before, self.after = [], []
 
 
 def is_log_spaced(step: int) -> bool:
@@ -318,17 +320,17 @@ def _column(step: int, layers: list[LayerContributions], index: int) -> tuple[in
     ).cpu()
 
 
-def _moment(record: _Record) -> Moment:
-    shown = [_some(record.layers[0].weight.shape[1]), *(_some(len(weight)) for weight in record.weights)]
+def _moment(step: int, layers: list[LayerTrace], index: int) -> Moment:
+    shown = [_some(layers[0].weight.shape[-1]), *(_some(layer.weight.shape[-2]) for layer in layers)]
     return Moment(
-        record.step,
+        step,
         [
-            weight[neurons][:, sources].cpu()
-            for weight, sources, neurons in zip(record.weights, shown[:-1], shown[1:], strict=True)
+            layer.weight[index, neurons][:, sources].cpu()
+            for layer, sources, neurons in zip(layers, shown[:-1], shown[1:], strict=True)
         ],
         [
-            layer.delta[:, neurons].abs().mean(dim=0).cpu()
-            for layer, neurons in zip(record.layers, shown[1:], strict=True)
+            layer.delta[index][:, neurons].abs().mean(dim=0).cpu()
+            for layer, neurons in zip(layers, shown[1:], strict=True)
         ],
     )
 
@@ -342,6 +344,11 @@ def _some(neurons: int) -> Tensor:
 def _stacked(items: list[list[Tensor]]) -> list[Tensor]:
     """Of lists of tensors alike: all first ones as one tensor, all second ones, …"""
     return [torch.stack(same) for same in zip(*items, strict=True)]
+
+
+def _joined(items: list[list[Tensor]]) -> list[Tensor]:
+    """The same along an axis that they have."""
+    return [torch.cat(same) if len(same) > 1 else same[0] for same in zip(*items, strict=True)]
 
 
 def _unstacked(tensors: list[Tensor]) -> list[list[Tensor]]:
