@@ -22,15 +22,15 @@ from backlight.run_folder import RunFolder
 
 NETWORKS = {
     "10-5-1, batch 32": [
-        "data.n_samples=20000", "model.hidden=[5]", "data.batch_size=32", "trainer.max_epochs=24",
+        "data.n_samples=20000", "model.hidden=[5]", "data.batch_size=32", "trainer.max_epochs=48",
     ],
     "784-256-256-10, batch 128": [
         "data.n_samples=20000", "data.n_features=784", "data.n_informative=20", "data.n_classes=10",
-        "model.hidden=[256,256]", "data.batch_size=128", "trainer.max_epochs=24",
+        "model.hidden=[256,256]", "data.batch_size=128", "trainer.max_epochs=48",
     ],
     "8 x 512, batch 128": [
         "data.n_samples=10000", "data.n_features=64", "model.hidden=[512,512,512,512,512,512,512,512]",
-        "model.init=xavier", "data.batch_size=128", "trainer.max_epochs=12",
+        "model.init=xavier", "data.batch_size=128", "trainer.max_epochs=24",
     ],
 }  # fmt: skip
 

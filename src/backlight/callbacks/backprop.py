@@ -29,7 +29,7 @@ from backlight.ranges import Count
 
 Cadence = Literal["log_spaced", "every_n_steps", "epoch"]
 
-RECORDS_PER_DECADE = 20
+RECORDS_PER_DECADE = 12
 WAITING_ENTRIES = 2**16  # numbers in records that are worked up together: small ones cost mostly overhead
 SECONDS_BETWEEN_DRAWINGS = 60
 COLUMNS, HEAT_MAP_ROWS = 256, 256
@@ -57,7 +57,7 @@ class BackpropMonitor(Callback):
     the rows of the first.
 
     Args:
-        cadence: `log_spaced` takes about 20 steps per power of ten and the last; `every_n_steps`;
+        cadence: `log_spaced` takes about 12 steps per power of ten and the last; `every_n_steps`;
             `epoch` takes the first step of each.
         every_n_steps: for the cadence of that name.
     """
@@ -249,7 +249,7 @@ class BackpropMonitor(Callback):
         )
         if figure is not None:
             picture = io.BytesIO()
-            figure.savefig(picture, format="png")
+            figure.savefig(picture, format="png", pil_kwargs={"compress_level": 2})
             write_whole(folder_of(trainer).backprop_picture, picture.getvalue())
 
     def _draw_heat_map(self, trainer: Trainer) -> None:
@@ -292,7 +292,7 @@ class _Record:
 
 
 def is_log_spaced(step: int) -> bool:
-    """Whether a step belongs to those of which each power of ten has about twenty."""
+    """Whether a step belongs to those of which each power of ten has about twelve."""
 
     def bin_of(number: int) -> int:
         return int(RECORDS_PER_DECADE * math.log10(number))

@@ -3,6 +3,7 @@
 Each is one matplotlib axes: an axes per layer would cost more time than a short training.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -168,13 +169,19 @@ def _draw(axes: "Axes", moment: Moment, norm: "LogNorm", right: float, down: flo
 
 def _colour_bar(axes: "Axes", norm: "LogNorm", cmap: str) -> None:
     from matplotlib.cm import ScalarMappable
+    from matplotlib.ticker import FixedLocator
 
     figure = axes.get_figure(root=True)
     assert figure is not None
     box, width = axes.get_position(), figure.get_figwidth()
     place = figure.add_axes((1 - 0.9 / width, box.y0 + 0.02, 0.15 / width, box.height - 0.04))
-    figure.colorbar(ScalarMappable(norm, cmap), cax=place).set_label("mean |delta|", fontsize="small")
-    place.tick_params(labelsize="small", which="both")
+    # Powers of ten in plain text: matplotlib's own log ticks take as long as all the rest of a picture.
+    powers = range(math.ceil(math.log10(norm.vmin or 1)), math.floor(math.log10(norm.vmax or 1)) + 1)
+    ticks = [10.0**power for power in powers] or [norm.vmin or 1]
+    bar = figure.colorbar(ScalarMappable(norm, cmap), cax=place, ticks=FixedLocator(ticks), format="%.0e")
+    bar.ax.minorticks_off()
+    bar.set_label("mean |delta|", fontsize="small")
+    place.tick_params(labelsize="small")
 
 
 def _neurons(count: int) -> str:
