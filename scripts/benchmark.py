@@ -1,6 +1,7 @@
 """Measure Backlight beside what it is compared with:  python scripts/benchmark.py instrument
 
-Every figure is a median of interleaved repeats in one process, printed as a ratio.
+Repeats are interleaved in one process, and each ratio is the median of those within a repeat, so that a machine
+that is slower for a while is slower for both sides.
 """
 
 import argparse
@@ -64,14 +65,18 @@ def instrument(repeats: int) -> None:
         for _ in range(repeats):
             for name, options in INSTRUMENTS.items():
                 seconds[name].append(fit_seconds([*overrides, *options]))
-        without, default, every = (statistics.median(values) for values in seconds.values())
+        without, default, every = seconds.values()
         table.add_row(
             network,
-            *(f"{value:.2f}" for value in (without, default, every)),
-            f"{default / without:.3f}",
-            f"{every / without:.3f}",
+            *(f"{statistics.median(values):.2f}" for values in (without, default, every)),
+            *(f"{median_ratio(values, without):.3f}" for values in (default, every)),
         )
     get_console().print(table)
+
+
+def median_ratio(ours: list[float], theirs: list[float]) -> float:
+    """Of each repeat, and the median of these."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 BENCHMARKS = {"instrument": instrument}

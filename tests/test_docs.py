@@ -8,19 +8,33 @@ import sys
 import textwrap
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from yaml import safe_load
 
-from backlight.config import build
+from backlight.assemble import build_data
+from backlight.command import config_folder
+from backlight.config import build, plain
 from backlight.data.source import Labelled, labelled
+from backlight.diagnosis import symptoms
+from backlight.examination import examine
 from backlight.ranges import Count, Positive
+from backlight.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def compose_train(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = plain(compose("train", ["resume=none", *overrides]))
+    del config["resume"]
+    return config
 
 
 def commands(document: str) -> list[str]:
@@ -111,3 +125,19 @@ def test_data_source_in_contributing_is_one(tmp_path: Path) -> None:
     radius = np.linalg.norm(source.rows, axis=1)
     assert radius == pytest.approx(1 + node["gap"] * source.labels, abs=1e-5)
     assert source.class_names == ["0", "1"]
+
+
+def test_symptom_in_contributing_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    python = textwrap.dedent(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1].rstrip() + "\n")
+    names = dict(vars(symptoms))
+    exec(python, names)
+    config = compose_train("data=moons")
+    data = build_data(config["data"], run_seed=0)
+    data.setup()
+    untrained = replace(examine(config, RunFolder(tmp_path), data), series={"train/loss": np.array([0.69])})
+    finding = names["idle_layer"](untrained)
+    assert finding.layer == "layers.0"
+    assert finding.evidence == {"relative_change": 0}
+    learned = replace(untrained, series={"train/loss": np.array([0.01])})
+    assert names["idle_layer"](learned) is None

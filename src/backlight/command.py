@@ -73,6 +73,11 @@ def explain() -> None:
     _command("explain")
 
 
+def diagnose() -> None:
+    """`python scripts/diagnose.py`: see `backlight.diagnose`."""
+    _command("diagnose")
+
+
 def _command(name: str) -> None:
     """Run `backlight.<name>.run` on the config `conf/<name>.yaml` and exit."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -79,6 +79,14 @@ class RunFolder:
             raise BacklightError(f"{self.config}: not the config of a run")
         return config
 
+    def read_overrides(self) -> list[str]:
+        """The overrides of the command line that started the run; none where they are not recorded."""
+        try:
+            overrides = OmegaConf.load(self.config.with_name("overrides.yaml"))
+        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
+            return []
+        return [str(override) for override in overrides]
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, whole or not at all."""
         write_whole(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")

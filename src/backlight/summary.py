@@ -21,13 +21,14 @@ PACKAGES = ("backlight", "torch", "lightning", "hydra-core", "scikit-learn", "nu
 def recorded(folder: RunFolder, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Write the summary of the run inside this block, however the block ends.
 
-    Yields the summary; the block adds what it knows (`metrics`, `device`).
+    Yields the summary; the block adds what it knows (`metrics`, `diagnosis`, `device`).
     """
     folder.summary.unlink(missing_ok=True)  # it speaks of a part of the run that is now resumed
     summary: dict[str, Any] = {
         "status": "failed",
         "error": None,
         "metrics": {},
+        "diagnosis": [],
         "seed": config["seed"],
         "steps": 0,
         "epochs": 0,

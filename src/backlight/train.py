@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from backlight.assemble import Experiment, assemble
 from backlight.callbacks.tensorboard import write_hparams
 from backlight.config import plain
+from backlight.diagnose import Diagnosis
 from backlight.errors import BacklightError
 from backlight.metrics import number
 from backlight.processes import leave_the_terminal_to_us
@@ -44,7 +45,7 @@ def run(config: DictConfig) -> dict[str, float]:
         experiment = assemble(node, folder, resumed=checkpoint)
         folder.write_config(config)
         with recorded(folder, node) as summary:
-            fit_and_test(experiment, folder, node, summary, resumes=True)
+            diagnosis = fit_and_test(experiment, folder, node, summary, resumes=True)
     else:
         folder.refuse_if_used()
         node = plain(config)
@@ -52,9 +53,9 @@ def run(config: DictConfig) -> dict[str, float]:
         folder.write_config(config)
         with recorded(folder, node) as summary:
             experiment = assemble(node, folder)
-            fit_and_test(experiment, folder, node, summary, resumes=False)
+            diagnosis = fit_and_test(experiment, folder, node, summary, resumes=False)
     metrics: dict[str, float] = summary["metrics"]
-    show(metrics, folder)
+    show(metrics, diagnosis, folder)
     return metrics
 
 
@@ -65,8 +66,11 @@ def fit_and_test(
     summary: dict[str, Any],
     *,
     resumes: bool,
-) -> None:
-    """Train to the last epoch and test the best checkpoint; the last value of every metric goes into the summary."""
+) -> Diagnosis:
+    """Train to the last epoch, test the best checkpoint and look for what ails the run.
+
+    The last value of every metric and the diagnosis go into the summary.
+    """
     data, classifier, trainer = experiment.data, experiment.classifier, experiment.trainer
     summary["device"] = str(trainer.strategy.root_device)
     try:
@@ -87,19 +91,28 @@ def fit_and_test(
         message = f"interrupted; to go on: python train.py resume={folder.shown}"
         get_console().print(message, soft_wrap=True, highlight=False)
         raise SystemExit(128 + caught) from stop
+    except BacklightError as error:
+        summary["diagnosis"] = Diagnosis.of(config, folder, data, str(error)).as_data()
+        raise
     except ProcessRaisedException as error:  # of a spawned process; its message ends in the error itself
         _, is_mendable, sentence = str(error).rpartition(f"{BacklightError.__module__}.BacklightError: ")
         if is_mendable:
+            summary["diagnosis"] = Diagnosis.of(config, folder, data, sentence.strip()).as_data()
             raise BacklightError(sentence.strip()) from error
         raise
+    diagnosis = Diagnosis.of(config, folder, data)
+    summary["diagnosis"] = diagnosis.as_data()
     summary["metrics"] = {name: number(value) for name, value in sorted(metrics.items())}
     assert isinstance(trainer.logger, TensorBoardLogger)
-    write_hparams(trainer.logger.experiment, config, summary["metrics"])
-    trainer.logger.experiment.close()
+    writer = trainer.logger.experiment
+    write_hparams(writer, config, summary["metrics"])
+    writer.add_text("diagnosis", diagnosis.as_markdown(), trainer.global_step)
+    writer.close()
+    return diagnosis
 
 
-def show(metrics: dict[str, float], folder: RunFolder) -> None:
-    """Print the closing table."""
+def show(metrics: dict[str, float], diagnosis: Diagnosis, folder: RunFolder) -> None:
+    """Print the closing table, the verdict and where to look."""
     part = "test" if any(name.startswith("test/") for name in metrics) else "train"
     table = Table(title=f"metrics on the {part} rows", title_justify="left", show_header=False)
     for name, value in metrics.items():
@@ -108,5 +121,12 @@ def show(metrics: dict[str, float], folder: RunFolder) -> None:
             log.info("%s %.6f", name, value)
     console = get_console()
     console.print(table)
+    log.info("verdict: %s", diagnosis.verdict)
+    console.print(f"verdict      {diagnosis.verdict}", soft_wrap=True, highlight=False)
+    if diagnosis.remedies:
+        remedy = diagnosis.remedies[0]
+        console.print(
+            f"try          {remedy.overrides}  ({remedy.why})", soft_wrap=True, highlight=False, markup=False
+        )
     console.print(f"run folder   {folder.shown}", soft_wrap=True, highlight=False)
     console.print(f"TensorBoard  tensorboard --logdir '{folder.shown}'", soft_wrap=True, highlight=False)

@@ -1,0 +1,6 @@
+"""See `backlight.diagnose`."""
+
+from backlight.command import diagnose
+
+if __name__ == "__main__":
+    diagnose()

@@ -1,0 +1,161 @@
+"""Entry point: what ails a run, how one sees it, and what may help."""
+
+import json
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from omegaconf import DictConfig
+from rich import get_console
+from rich.table import Table
+
+from backlight.assemble import Node, build_data
+from backlight.config import build, plain
+from backlight.data.module import ClassificationData
+from backlight.diagnosis.observations import Observations
+from backlight.diagnosis.remedies import Remedy, remedies
+from backlight.diagnosis.symptoms import Finding, explanation, findings
+from backlight.examination import examine
+from backlight.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The findings of a run, the main one first, and what they were found in."""
+
+    findings: list[Finding]
+    seen: Observations
+
+    @classmethod
+    def of(
+        cls, config: Node, folder: RunFolder, data: ClassificationData, error: str | None = None
+    ) -> "Diagnosis":
+        """Examine a run; see `backlight.examination.examine`."""
+        seen = examine(config, folder, data, error)
+        return cls(findings(seen), seen)
+
+    @property
+    def verdict(self) -> str:
+        """One line: `healthy`, or what ails the run."""
+        if not self.findings:
+            return "healthy"
+        main, *others = self.findings
+        line = f"{_said(main)}. {explanation(main)}"
+        return f"{line} Also: {', '.join(map(_said, others))}." if others else line
+
+    @property
+    def remedies(self) -> list[Remedy]:
+        """Settings that may help against the main finding, the likeliest first."""
+        return [
+            remedy for finding in self.findings[:1] for remedy in self.against(finding) if remedy.overrides
+        ]
+
+    def against(self, finding: Finding) -> list[Remedy]:
+        """What may help against a finding, the likeliest first."""
+        return remedies(finding, self.seen)
+
+    def as_data(self) -> list[dict[str, Any]]:
+        """For `summary.json`."""
+        return [
+            {
+                "symptom": finding.symptom,
+                "severity": finding.severity,
+                "step": finding.step,
+                "layer": finding.layer,
+                "neurons": finding.neurons,
+                "evidence": {
+                    name: value
+                    for name, value in finding.evidence.items()
+                    if isinstance(value, str) or isfinite(value)  # JSON has no NaN
+                },
+                "remedies": [remedy.overrides for remedy in self.against(finding) if remedy.overrides],
+            }
+            for finding in self.findings
+        ]
+
+    def as_markdown(self) -> str:
+        """For TensorBoard."""
+        lines = [f"**{self.verdict}**"]
+        for finding in self.findings:
+            evidence = ", ".join(
+                f"{name.replace('_', ' ')} {_number(value)}" for name, value in finding.evidence.items()
+            )
+            lines += [
+                "",
+                f"### {_said(finding)} ({finding.severity}, from step {finding.step:,})",
+                evidence,
+                "",
+            ]
+            for remedy in self.against(finding):
+                what = f"`{remedy.overrides}` " if remedy.overrides else ""
+                lines.append(f"1. {what}{remedy.why} *{remedy.source}*")
+        return "\n".join(lines)
+
+
+def run(config: DictConfig) -> Diagnosis:
+    """Print and return the diagnosis that `conf/diagnose.yaml` asks for.
+
+    Raises:
+        BacklightError: the user can mend it.
+    """
+    return build(diagnose, plain(config), "")
+
+
+def diagnose(*, run: str) -> Diagnosis:
+    """Examine a run, finished or not.
+
+    Args:
+        run: its run folder.
+
+    Raises:
+        BacklightError: it cannot be read.
+    """
+    folder = RunFolder(run)
+    stored = plain(folder.read_config())
+    data = build_data(stored["data"], run_seed=stored["seed"])
+    data.setup()
+    diagnosis = Diagnosis.of(stored, folder, data, _error(folder))
+    console = get_console()
+    console.print(diagnosis.verdict, highlight=False, soft_wrap=True)
+    for finding in diagnosis.findings:
+        console.print(_title(finding), style="bold", highlight=False, soft_wrap=True)
+        console.print(_evidence(finding))
+        for number, remedy in enumerate(diagnosis.against(finding), 1):
+            what = f"{remedy.overrides}  " if remedy.overrides else ""
+            line = f"{number}. {what}{remedy.why} ({remedy.source})"
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+    return diagnosis
+
+
+def _error(folder: RunFolder) -> str | None:
+    try:
+        summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # unfinished
+    error = summary.get("error")
+    return None if error is None else str(error)
+
+
+def _said(finding: Finding) -> str:
+    """The symptom in words, and where it is."""
+    name = finding.symptom.replace("_", " ")
+    return name if finding.layer is None else f"{name} in {finding.layer}"
+
+
+def _title(finding: Finding) -> str:
+    return f"{_said(finding)} ({finding.severity}, from step {finding.step:,})"
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _evidence(finding: Finding) -> Table:
+    table = Table(show_header=False)
+    for name, value in finding.evidence.items():
+        table.add_row(name.replace("_", " "), _number(value))
+    if finding.neurons:
+        shown = ", ".join(map(str, finding.neurons[:10]))
+        more = len(finding.neurons) - 10
+        table.add_row("neurons", f"{shown} and {more} more" if more > 0 else shown)
+    return table

@@ -1,0 +1,129 @@
+"""What a symptom looks at, measured on networks and rows."""
+
+import copy
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backlight.backprop.contributions import contributions
+from backlight.backprop.equations import binary_cross_entropy
+from backlight.backprop.trace import LayerTrace, Trace
+from backlight.diagnosis.observations import DataState, Floats, LayerState
+from backlight.model import SigmoidMLP
+
+MOST_ROWS, MOST_HELD_OUT = 1_000_000, 10_000  # that are searched for repetitions
+STEP_LENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5, 1e6)
+
+
+def layer_states(record: Trace, model: SigmoidMLP) -> list[LayerState]:
+    """Every layer of a traced batch."""
+    return [
+        LayerState(
+            layer.name,
+            float(figures.rms_delta),
+            _numbers(figures.saturation),
+            _silent(layer),
+            _numbers(layer.weight),
+            _numbers(linear.bias.detach()),
+        )
+        for layer, figures, linear in zip(
+            record.layers, contributions(record.layers), model.linear_layers, strict=True
+        )
+    ]
+
+
+def best_step(
+    model: SigmoidMLP, record: Trace, x: Tensor, y: Tensor, positive_weight: Tensor | None, rates: Tensor
+) -> tuple[float, float]:
+    """Of how many learning rates the best step along the gradient is, at most a million; by how much it lowers the loss.
+
+    Args:
+        model: of the record; it is not changed.
+        record: of x and y.
+        x, y: the batch.
+        positive_weight: of the loss.
+        rates: `[2]`: what the optimizer multiplies the gradient with, and its sign with (Adam and its kin
+            take steps of about the same size in every weight).
+    """
+    moved = copy.deepcopy(model)
+    losses = []
+    with torch.no_grad():
+        for length in STEP_LENGTHS:
+            for target, source, layer in zip(
+                moved.linear_layers, model.linear_layers, record.layers, strict=True
+            ):
+                target.weight.copy_(source.weight - length * _step(layer.weight_gradient, rates))
+                target.bias.copy_(source.bias - length * _step(layer.bias_gradient, rates))
+            losses.append(binary_cross_entropy(moved(x), y, positive_weight).item())
+    best = int(np.nanargmin([math.inf if math.isnan(loss) else loss for loss in losses]))
+    gain = record.loss.item() - losses[best]
+    return (STEP_LENGTHS[best], gain) if gain > 0 else (0.0, 0.0)
+
+
+def constant_loss(y: Tensor, positive_weight: Tensor | None) -> float:
+    """The BCE of the best prediction that is the same for every row.
+
+    With the share q of positives and their weight p it is the entropy at `pq / (pq + 1 − q)`, weighted.
+    """
+    q = y.double().mean(dim=0)
+    p = torch.ones_like(q) if positive_weight is None else positive_weight.double()
+    best = p * q / (p * q + 1 - q)
+    return float(-(torch.xlogy(p * q, best) + torch.xlogy(1 - q, 1 - best)).mean())
+
+
+def perfect_loss(y: Tensor, positive_weight: Tensor | None) -> float:
+    """The BCE of predicting every target itself: 0 unless labels are smoothed."""
+    targets = y.double()
+    p = torch.ones(y.shape[1], dtype=torch.float64) if positive_weight is None else positive_weight.double()
+    best = p * targets / (p * targets + 1 - targets)
+    return float(-(torch.xlogy(p * targets, best) + torch.xlogy(1 - targets, 1 - best)).mean())
+
+
+def data_state(
+    parts: Mapping[str, tuple[Tensor, Tensor]], feature_names: list[str], class_shares: Floats
+) -> DataState:
+    """What the symptoms look at of the rows.
+
+    Args:
+        parts: `x [rows, features]` and `y [rows, outputs]` of `train` and of every part held out.
+        feature_names: of the columns.
+        class_shares: `[classes]` of the training rows.
+    """
+    x = parts["train"][0]
+    rows = {name: _rows(*part) for name, part in parts.items()}
+    known, counts = np.unique(rows["train"], return_counts=True)
+    repeated = {}
+    for name, part in rows.items():
+        if name != "train":
+            is_known = np.isin(part[:MOST_HELD_OUT], known)
+            repeated[name] = (int(is_known.sum()), float(is_known.mean()))
+    return DataState(
+        class_shares,
+        feature_names,
+        _numbers(x.mean(dim=0)),
+        _numbers(x.std(dim=0, correction=0)),
+        float(counts[counts > 1].sum() / counts.sum()),
+        repeated,
+    )
+
+
+def _rows(x: Tensor, y: Tensor) -> NDArray[np.void]:
+    """Each row as one value that can be compared."""
+    joined = np.ascontiguousarray(torch.cat([x[:MOST_ROWS], y[:MOST_ROWS]], dim=1).numpy() + 0.0)  # no −0
+    return joined.view(np.dtype((np.void, joined.dtype.itemsize * joined.shape[1])))[:, 0]
+
+
+def _step(gradient: Tensor, rates: Tensor) -> Tensor:
+    return rates[0] * gradient + rates[1] * gradient.sign()
+
+
+def _silent(layer: LayerTrace) -> NDArray[np.bool_]:
+    return (layer.slope == 0).all(dim=0).numpy()
+
+
+def _numbers(tensor: Tensor) -> Floats:
+    return tensor.double().numpy()

@@ -1,0 +1,116 @@
+"""What a run measured, as plain arrays: all that a symptom may look at."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """One layer at one moment, measured on training rows.
+
+    Attributes:
+        name: of the layer.
+        rms_delta: root mean square of its deltas.
+        saturation: `[out]` share of rows with `|σ'(z)| < 0.05`.
+        silent: `[out]` whether the neuron's slope is 0 on every row: nothing reaches its weights.
+        weight: `[out, in]`
+        bias: `[out]`
+    """
+
+    name: str
+    rms_delta: float
+    saturation: Floats
+    silent: NDArray[np.bool_]
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True)
+class DataState:
+    """The training rows and their neighbours in the other parts.
+
+    Attributes:
+        class_shares: `[classes]` of the training rows.
+        feature_names: of the columns of x.
+        feature_means: `[features]` over the training rows, as the network sees them.
+        feature_deviations: `[features]`
+        repeated: share of the training rows that occur more than once among them, labels and all.
+        repeated_in: per part held out, how many of its rows are also training rows, and their share.
+    """
+
+    class_shares: Floats
+    feature_names: list[str]
+    feature_means: Floats
+    feature_deviations: Floats
+    repeated: float = 0.0
+    repeated_in: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the config says, as far as remedies change it.
+
+    `switchable`: whether `optimizer=…` can be added to the command line as it was. Options of the old
+    optimizer that were set by hand would not fit the new one.
+    """
+
+    optimizer: str
+    switchable: bool
+    lr: float
+    activation: str
+    hidden: list[int]
+    max_epochs: int
+    standardizes: bool
+
+
+@dataclass(frozen=True)
+class Observations:
+    """One run.
+
+    Attributes:
+        settings: of the config.
+        series: of every epoch metric, `[epochs]`; NaN where a value is missing.
+        steps_per_epoch: optimizer steps.
+        base_loss: of the best constant prediction: what a network that looks at no feature reaches.
+        floor_loss: of perfect predictions: 0 unless labels are smoothed.
+        start_loss: before the first step.
+        start: every layer before the first step, first layer first.
+        end: every layer after the last epoch that left a checkpoint.
+        longer_step: of how many learning rates the best step along the last gradient is, 0 if none helps.
+        longer_step_gain: by how much that step would lower the loss.
+        data: the rows.
+        error: how the run failed, or None.
+    """
+
+    settings: Settings
+    series: dict[str, Floats]
+    steps_per_epoch: int
+    base_loss: float
+    floor_loss: float
+    start_loss: float
+    start: list[LayerState]
+    end: list[LayerState]
+    longer_step: float
+    longer_step_gain: float
+    data: DataState
+    error: str | None = None
+
+    def loss(self, part: Literal["train", "val"]) -> Floats:
+        """`[epochs]`; empty where the part has no rows."""
+        values = self.series.get(f"{part}/loss", np.empty(0))
+        return values[np.isfinite(values)]
+
+    def progress(self, part: Literal["train", "val"] = "train") -> float:
+        """How far the loss came from the best constant prediction (0) to perfect ones (1); below 0 if it went up.
+
+        NaN where nothing was measured.
+        """
+        loss = self.loss(part)
+        if not len(loss):
+            return float("nan")
+        return float((self.base_loss - loss[-1]) / (self.base_loss - self.floor_loss))

@@ -1,0 +1,232 @@
+"""For each symptom, Hydra overrides that are likely to help, the likeliest first."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from backlight.diagnosis.observations import Observations, Settings
+from backlight.diagnosis.symptoms import Finding
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What to change.
+
+    Attributes:
+        overrides: to add to the command line, as they stand; empty where no setting helps.
+        why: one sentence.
+        source: where that is known from.
+    """
+
+    overrides: str
+    why: str
+    source: str
+
+
+def remedies(finding: Finding, seen: Observations) -> list[Remedy]:
+    """What may help against a finding, the likeliest first."""
+    return [
+        remedy
+        for remedy in REMEDIES[finding.symptom](seen)
+        if seen.settings.switchable or not remedy.overrides.startswith("optimizer=")
+    ]
+
+
+def _lower_rate(seen: Observations) -> Remedy:
+    return Remedy(
+        f"optimizer.lr={_round(seen.settings.lr / 10)}",
+        "A shorter step stays where the gradient still says the truth.",
+        "Bengio 2012, arXiv:1206.5533",
+    )
+
+
+def _clip(_: Observations) -> Remedy:
+    return Remedy(
+        "trainer.gradient_clip_val=1.0",
+        "Clipping bounds the step that one large gradient makes.",
+        "Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063",
+    )
+
+
+def _adam(_: Observations) -> Remedy:
+    return Remedy(
+        "optimizer=adam optimizer.lr=0.01",
+        "Adam scales each weight's step by its own gradients, so that small ones count as well.",
+        "Kingma & Ba 2015, arXiv:1412.6980",
+    )
+
+
+def _fitting_init(seen: Observations) -> Remedy:
+    # σ' is 1/4 at 0, so weights four times Glorot's keep the error's size through a sigmoid layer.
+    scale = {"sigmoid": 4.0, "relu": round(math.sqrt(2), 2)}.get(seen.settings.activation, 1.0)
+    return Remedy(
+        f"model.init=xavier model.init_scale={scale}",
+        f"Weights of this size pass the error through a {seen.settings.activation} layer undiminished.",
+        "Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852",
+    )
+
+
+def _tanh(_: Observations) -> Remedy:
+    return Remedy(
+        "model.activation=tanh model.init=xavier model.init_scale=1.0",
+        "The slope of tanh is 1 at 0, four times that of the sigmoid, at every layer.",
+        "LeCun et al. 1998, Efficient BackProp, section 4.4",
+    )
+
+
+def _shallower(settings: Settings) -> Remedy:
+    return Remedy(
+        f"model.hidden=[{settings.hidden[0]}]",
+        "Every layer less is a factor σ' ≤ 1/4 less on the way back.",
+        "Nielsen, Neural Networks and Deep Learning, chapter 5",
+    )
+
+
+def _random_init(_: Observations) -> Remedy:
+    return Remedy(
+        "model.init=xavier model.init_scale=1.0",
+        "Random weights differ, so that neurons get different gradients and learn different things.",
+        "Rumelhart, Hinton & Williams 1986",
+    )
+
+
+def _standardize(_: Observations) -> Remedy:
+    return Remedy(
+        "data.standardize=true",
+        "Features with mean 0 and deviation 1 let one learning rate fit all weights.",
+        "LeCun et al. 1998, Efficient BackProp, section 4.3",
+    )
+
+
+def _higher_rate(seen: Observations) -> Remedy:
+    return Remedy(
+        f"optimizer.lr={_round(_better_rate(seen))}",
+        "The loss was still falling, and along the last gradient a step so much longer lowers it more.",
+        "Bengio 2012, arXiv:1206.5533",
+    )
+
+
+def _bolder(seen: Observations) -> Remedy:
+    return Remedy(
+        f"optimizer.lr={_round(_better_rate(seen))}",
+        "Gradients are small around a saddle; longer steps leave it sooner.",
+        "Dauphin et al. 2014, arXiv:1406.2572",
+    )
+
+
+def _better_rate(seen: Observations) -> float:
+    # A step may be the best one once that would be too long many times.
+    return seen.settings.lr * max(10.0, seen.longer_step / 3)
+
+
+def _longer(seen: Observations) -> Remedy:
+    return Remedy(
+        f"trainer.max_epochs={10 * seen.settings.max_epochs}",
+        "The loss was still falling when training ended.",
+        "Goodfellow, Bengio & Courville 2016, Deep Learning, section 11.4",
+    )
+
+
+def _small_batches(_: Observations) -> Remedy:
+    return Remedy(
+        "data.batch_size=32",
+        "Small batches make many steps of each epoch, and their noise leads out of flat places.",
+        "LeCun et al. 1998, Efficient BackProp, section 4.1",
+    )
+
+
+def _wider(seen: Observations) -> Remedy:
+    wide = max(20, 4 * max(seen.settings.hidden))
+    return Remedy(
+        f"model.hidden=[{wide}]",
+        "Among more neurons some start on the right side of a saddle.",
+        "Choromanska et al. 2015, arXiv:1412.0233",
+    )
+
+
+def _unsaturate(_: Observations) -> Remedy:
+    return Remedy(
+        "model.init=xavier model.init_scale=1.0",
+        "Small starting weights keep the pre-activations where the slope is large.",
+        "Glorot & Bengio 2010",
+    )
+
+
+def _gelu(_: Observations) -> Remedy:
+    return Remedy(
+        "model.activation=gelu model.init=xavier model.init_scale=1.0",
+        "Gelu has a slope for negative inputs too, so that a unit can come back.",
+        "Hendrycks & Gimpel 2016, arXiv:1606.08415",
+    )
+
+
+def _stop_early(_: Observations) -> Remedy:
+    return Remedy(
+        "callbacks=early_stopping",
+        "Training ends when the validation loss no longer falls; best.ckpt is that of the lowest one.",
+        "Prechelt 1998, Early Stopping – But When?",
+    )
+
+
+def _decay(_: Observations) -> Remedy:
+    return Remedy(
+        "optimizer=adamw optimizer.weight_decay=0.1",
+        "Decay keeps weights small, and with them what the network can memorise.",
+        "Loshchilov & Hutter 2019, arXiv:1711.05101",
+    )
+
+
+def _balance(_: Observations) -> Remedy:
+    return Remedy(
+        "loss.positive_weight=balanced",
+        "Errors on the rare class weigh as much as those on all others together.",
+        "King & Zeng 2001",
+    )
+
+
+def _separate(_: Observations) -> Remedy:
+    return Remedy(
+        "",
+        "Remove repeated rows from the data before it is split; no setting can.",
+        "Kaufman et al. 2012, Leakage in Data Mining",
+    )
+
+
+def _against_saddles(seen: Observations) -> list[Remedy]:
+    return [_adam(seen), _bolder(seen), _wider(seen), _fitting_init(seen), _small_batches(seen)]
+
+
+def _against_vanishing(seen: Observations) -> list[Remedy]:
+    return [_fitting_init(seen), _tanh(seen), _adam(seen), _shallower(seen.settings)]
+
+
+def _against_low_rate(seen: Observations) -> list[Remedy]:
+    return [_higher_rate(seen), _small_batches(seen), _adam(seen), _longer(seen)]
+
+
+def _against_bad_scale(seen: Observations) -> list[Remedy]:
+    return [_adam(seen)] if seen.settings.standardizes else [_standardize(seen), _adam(seen)]
+
+
+REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
+    "non_finite": lambda seen: [_lower_rate(seen), _clip(seen), _unsaturate(seen)],
+    "diverging": lambda seen: [_lower_rate(seen), _clip(seen)],
+    "oscillating": lambda seen: [_lower_rate(seen), _adam(seen)],
+    "exploding_gradient": lambda seen: [_unsaturate(seen), _clip(seen), _lower_rate(seen)],
+    "symmetric_neurons": lambda seen: [_random_init(seen)],
+    "dead_units": lambda seen: [_lower_rate(seen), _gelu(seen), _unsaturate(seen)],
+    "saturated_neurons": lambda seen: [_unsaturate(seen), *_against_bad_scale(seen), _lower_rate(seen)],
+    "unscaled_features": _against_bad_scale,
+    "vanishing_gradient": _against_vanishing,
+    "learning_rate_too_low": _against_low_rate,
+    "plateau": _against_saddles,
+    "base_rate": _against_saddles,
+    "leakage": lambda seen: [_separate(seen)],
+    "class_imbalance": lambda seen: [_balance(seen)],
+    "overfitting": lambda seen: [_stop_early(seen), _decay(seen)],
+}
+
+
+def _round(value: float) -> str:
+    """Two significant digits, as YAML reads them back."""
+    return f"{float(f'{value:.2g}')}"

@@ -1,0 +1,425 @@
+"""Symptoms: pure functions of what a run measured.
+
+Each returns a finding or None. `SYMPTOMS` lists them causes first: where several are found, the first
+names the main one. Every threshold stands beside its reason.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from backlight.diagnosis.observations import LayerState, Observations
+
+Severity = Literal["fatal", "serious", "warning"]
+
+HARDLY_LEARNED = 0.05
+"""Progress below which a network knows little more than the class shares: sampling 1,000 rows alone moves
+the base-rate loss by about 0.02 of itself (its standard error at one half is √(0.25/1000) in probability)."""
+
+LEARNED = 0.5
+"""Progress from which on a network has learned: what is unusual inside it did not keep it from that."""
+
+STILL_FALLING = 0.1
+"""Share of the whole fall that falls in the last fifth of the epochs. A straight line has 0.2, an
+exponential that has settled less than 0.02; 0.1 is where an exponential has 3 time constants behind it."""
+
+LONGER_STEP = 10.0
+"""A step so many times longer would still have been the best one along the gradient: a learning rate may be
+off by a factor of 3 to either side without harm (Bengio 2012, arXiv:1206.5533, advises a grid of that ratio)."""
+
+VANISHED = 1e-3
+"""RMS delta of the first layer over that of the last. With σ' ≤ 1/4 and PyTorch's weights one layer leaves
+about 0.14 and the last step to one output 0.05, so three hidden layers come to it."""
+
+EXPLODED = 1e2
+"""The same ratio upwards: first-layer steps a hundred times those of the output layer fit no common rate."""
+
+SATURATED_SHARE = 0.5
+"""Of a layer's slopes: more than half of the error is then cut to a fifth or less in this layer alone."""
+
+SILENT_SHARE = 0.5
+"""Of a relu layer's units: He initialisation leaves next to none silent, trained networks some tenths."""
+
+SAME = 1e-4
+"""Relative distance of two neurons' weights below which no step of float32 sets them apart."""
+
+FLAT = 0.01
+"""Change of the loss, relative to the base-rate loss, that is no change: a third of what HARDLY_LEARNED allows for
+the noise of sampling, and forty times less than a run that learns moves by."""
+
+RISE = 0.1
+"""Rise of the validation loss from its lowest value, relative to the base-rate loss: five standard errors
+of a part of 150 rows move it by less in runs that do not overfit."""
+
+UNEVEN = 100.0
+"""Largest over smallest standard deviation of the features: gradient descent then needs about its square
+in steps (the condition number; LeCun et al. 1998, Efficient BackProp, section 5)."""
+
+FAR_FROM_ZERO = 10.0
+"""Of a feature's mean, in its standard deviations: the bias direction drowns all others (same source)."""
+
+RARE = 0.1
+"""Share of the rarest class times the number of classes over 2, below which accuracy hides it: predicting the
+majority is then right on more than 95 of 100 rows of a two-class problem."""
+
+REPEATED, STRAY = 0.01, 3
+"""Share of held-out rows that are training rows, beyond the share of training rows that repeat each other, as
+rows of few discrete features do; and their least number: iris itself holds one pair of equal flowers."""
+
+CONSTANT_SHARE = 0.1
+"""Of the features: digits has a few pixels that are never written on, which does no harm."""
+
+JUMP = 0.15
+"""Mean change of the loss from one epoch to the next, relative to the loss, of a run that jumps about."""
+
+RISEN = 1.1
+"""Final loss over the base-rate loss: worse than knowing nothing, by more than the noise of one epoch."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One symptom of one run.
+
+    Attributes:
+        symptom: its name.
+        severity: `fatal` (nothing was learned, or all lost), `serious` (it costs much of the result),
+            `warning` (it may).
+        step: optimizer step at which it first showed.
+        evidence: the numbers behind it.
+        layer: where, or None for the whole network or the data.
+        neurons: which of the layer's, if not all.
+    """
+
+    symptom: str
+    severity: Severity
+    step: int
+    evidence: dict[str, float | str]
+    layer: str | None = None
+    neurons: list[int] = field(default_factory=list)
+
+
+Symptom = Callable[[Observations], Finding | None]
+
+
+def non_finite(seen: Observations) -> Finding | None:
+    """A loss or a weight stopped being a number."""
+    for layer in seen.end:
+        if not (np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all()):
+            return Finding(
+                "non_finite", "fatal", _last_step(seen), {"tensor": f"{layer.name}.weight"}, layer.name
+            )
+    if seen.error is not None and any(f" is {word} " in seen.error for word in ("nan", "inf", "-inf")):
+        return Finding("non_finite", "fatal", _last_step(seen), {"error": seen.error})
+    return None
+
+
+def diverging(seen: Observations) -> Finding | None:
+    """The loss climbed above that of knowing nothing, and stays there."""
+    loss = seen.loss("train")
+    if len(loss) < 2:
+        return None
+    late = float(np.median(loss[-max(1, len(loss) // 4) :]))
+    # A start far from 0 may have a large loss too, and come down from it.
+    if late <= RISEN * max(seen.base_loss, seen.start_loss):
+        return None
+    first = int(np.argmax(loss > RISEN * seen.base_loss))
+    return Finding(
+        "diverging",
+        "fatal",
+        first * seen.steps_per_epoch,
+        {"late_loss": late, "base_rate_loss": seen.base_loss, "loss_before_training": seen.start_loss},
+    )
+
+
+def oscillating(seen: Observations) -> Finding | None:
+    """The loss jumps up and down from epoch to epoch instead of falling."""
+    loss = seen.loss("train")
+    late = loss[len(loss) // 2 :]
+    if len(late) < 4:
+        return None
+    change = np.diff(late)
+    turns = float(np.mean(change[1:] * change[:-1] < 0))
+    jump = float(np.mean(np.abs(change)) / late.mean())
+    # Near 0 a relative jump means nothing.
+    if turns < 0.5 or jump < JUMP or late.mean() < 0.1 * seen.base_loss:
+        return None
+    return Finding(
+        "oscillating",
+        "serious",
+        (len(loss) // 2) * seen.steps_per_epoch,
+        {"share_of_turns": turns, "mean_relative_jump": jump},
+    )
+
+
+def symmetric_neurons(seen: Observations) -> Finding | None:
+    """Neurons of a layer are copies of each other, get the same gradient, and stay copies."""
+    for step, moment in ((0, seen.start), (_last_step(seen), seen.end)):
+        for layer in moment[:-1]:
+            copies = _copies(layer)
+            if len(layer.weight) > 1 and len(copies) > len(layer.weight) / 2:
+                return Finding(
+                    "symmetric_neurons",
+                    "fatal" if seen.progress() < HARDLY_LEARNED else "serious",
+                    step,
+                    {"copies": float(len(copies)), "neurons": float(len(layer.weight))},
+                    layer.name,
+                    copies,
+                )
+    return None
+
+
+def dead_units(seen: Observations) -> Finding | None:
+    """Units of relu have slope 0 on every row: no error passes them, so they cannot come back."""
+    if seen.settings.activation != "relu":
+        return None
+    for step, moment in ((0, seen.start), (_last_step(seen), seen.end)):
+        for layer in moment[:-1]:
+            share = float(layer.silent.mean())
+            if share > SILENT_SHARE:
+                return Finding(
+                    "dead_units",
+                    _by_progress(seen),
+                    step,
+                    {"share": share},
+                    layer.name,
+                    np.flatnonzero(layer.silent).tolist(),
+                )
+    return None
+
+
+def saturated_neurons(seen: Observations) -> Finding | None:
+    """Slopes near 0 cut the error off, in a network that has not learned."""
+    if seen.progress() >= LEARNED or seen.settings.activation not in ("sigmoid", "tanh"):
+        return None
+    for step, moment in ((0, seen.start), (_last_step(seen), seen.end)):
+        for layer in moment[:-1]:
+            share = float(layer.saturation.mean())
+            if share > SATURATED_SHARE:
+                return Finding(
+                    "saturated_neurons",
+                    _by_progress(seen),
+                    step,
+                    {"share_of_slopes_below_0.05": share, "progress": seen.progress()},
+                    layer.name,
+                    np.flatnonzero(layer.saturation > SATURATED_SHARE).tolist(),
+                )
+    return None
+
+
+def vanishing_gradient(seen: Observations) -> Finding | None:
+    """Hardly any error reaches the first layer of a network that has not learned."""
+    if seen.progress() >= LEARNED:
+        return None
+    for step, moment in ((0, seen.start), (_last_step(seen), seen.end)):
+        ratio = _first_over_last(moment)
+        if len(moment) > 2 and ratio < VANISHED:
+            return Finding(
+                "vanishing_gradient",
+                _by_progress(seen),
+                step,
+                {"first_over_last_rms_delta": ratio, "progress": seen.progress()},
+                moment[0].name,
+            )
+    return None
+
+
+def exploding_gradient(seen: Observations) -> Finding | None:
+    """The error grows from layer to layer on its way back."""
+    if seen.progress() >= LEARNED:
+        return None
+    for step, moment in ((0, seen.start), (_last_step(seen), seen.end)):
+        ratio = _first_over_last(moment)
+        if ratio > EXPLODED:
+            return Finding(
+                "exploding_gradient",
+                _by_progress(seen),
+                step,
+                {"first_over_last_rms_delta": ratio},
+                moment[0].name,
+            )
+    return None
+
+
+def unscaled_features(seen: Observations) -> Finding | None:
+    """Features of very different size, far from 0, or constant."""
+    spread, mean, names = seen.data.feature_deviations, seen.data.feature_means, seen.data.feature_names
+    # Rounding leaves a constant column a deviation of this size; one-hot columns are small by nature.
+    varies = spread > 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    evidence: dict[str, float | str] = {}
+    if varies.any():
+        ratio = float(spread[varies].max() / spread[varies].min())
+        offset = np.where(varies, np.abs(mean) / np.where(varies, spread, 1), 0)
+        if ratio > UNEVEN:
+            evidence["largest_over_smallest_deviation"] = ratio
+        if offset.max() > FAR_FROM_ZERO:
+            evidence["farthest_mean_in_deviations"] = float(offset.max())
+            evidence["farthest"] = names[int(offset.argmax())]
+    if np.mean(~varies) > CONSTANT_SHARE:
+        evidence["constant"] = ", ".join(np.array(names)[~varies][:5])
+    if not evidence:
+        return None
+    is_harmless = set(evidence) == {"constant"} or seen.progress() >= LEARNED
+    return Finding("unscaled_features", "warning" if is_harmless else _by_progress(seen), 0, evidence)
+
+
+def leakage(seen: Observations) -> Finding | None:
+    """Rows held out are also training rows, so that their metrics flatter."""
+    leaked: dict[str, float | str] = {
+        f"share_of_{part}_rows_in_train": share
+        for part, (repeats, share) in seen.data.repeated_in.items()
+        if repeats >= STRAY and share - seen.data.repeated > REPEATED
+    }
+    return Finding("leakage", "serious", 0, leaked) if leaked else None
+
+
+def learning_rate_too_low(seen: Observations) -> Finding | None:
+    """The loss still falls when training ends, and a much longer step would have been better."""
+    loss = seen.loss("train")
+    if len(loss) < 5 or seen.progress() >= LEARNED or not seen.longer_step >= LONGER_STEP:
+        return None
+    falling = _late_share(seen)
+    has_hardly_moved = abs(loss[0] - loss[-1]) < FLAT * seen.base_loss
+    # On a saddle longer steps are better too, and gain as little.
+    if seen.longer_step_gain < FLAT * seen.base_loss or not (falling > STILL_FALLING or has_hardly_moved):
+        return None
+    return Finding(
+        "learning_rate_too_low",
+        _by_progress(seen),
+        0,
+        {
+            "share_of_the_fall_in_the_last_fifth": falling,
+            "times_longer_step_that_is_best": seen.longer_step,
+            "what_it_would_gain": seen.longer_step_gain,
+            "progress": seen.progress(),
+        },
+    )
+
+
+def plateau(seen: Observations) -> Finding | None:
+    """The loss has stopped far from its floor: a saddle or a local minimum, as XOR has (Rumelhart et al. 1986)."""
+    loss = seen.loss("train")
+    if len(loss) < 10 or seen.progress() >= LEARNED or learning_rate_too_low(seen) is not None:
+        return None
+    late = loss[len(loss) // 2 :]
+    change = float(late.max() - late.min()) / seen.base_loss
+    if change > FLAT:
+        return None
+    return Finding(
+        "plateau",
+        _by_progress(seen),
+        (len(loss) // 2) * seen.steps_per_epoch,
+        {"relative_change_in_the_last_half": change, "progress": seen.progress()},
+    )
+
+
+def class_imbalance(seen: Observations) -> Finding | None:
+    """A class is so rare that accuracy looks well although it is missed."""
+    shares = seen.data.class_shares
+    accuracy, balanced = (_last(seen, f"val/{name}") for name in ("accuracy", "balanced_accuracy"))
+    if shares.min() * len(shares) / 2 > RARE or not accuracy - balanced > 0.1:
+        return None
+    return Finding(
+        "class_imbalance",
+        "serious",
+        0,
+        {"rarest_class_share": float(shares.min()), "accuracy": accuracy, "balanced_accuracy": balanced},
+    )
+
+
+def overfitting(seen: Observations) -> Finding | None:
+    """The validation loss rises while the training loss falls."""
+    train, val = seen.loss("train"), seen.loss("val")
+    if len(val) < 3 or len(train) != len(val):
+        return None
+    lowest = int(val.argmin())
+    rise = float(val[-1] - val[lowest]) / seen.base_loss
+    if rise < RISE or train[-1] >= train[lowest]:
+        return None
+    return Finding(
+        "overfitting",
+        "serious" if rise > 3 * RISE else "warning",
+        (lowest + 1) * seen.steps_per_epoch,
+        {"val_loss": float(val[-1]), "lowest_val_loss": float(val[lowest]), "train_loss": float(train[-1])},
+    )
+
+
+def base_rate(seen: Observations) -> Finding | None:
+    """The network knows little more than how frequent each class is."""
+    if not seen.progress() < HARDLY_LEARNED:
+        return None
+    return Finding(
+        "base_rate",
+        "fatal",
+        0,
+        {"train_loss": float(seen.loss("train")[-1]), "base_rate_loss": seen.base_loss},
+    )
+
+
+SYMPTOMS: dict[str, Symptom] = {
+    symptom.__name__: symptom
+    for symptom in (
+        non_finite,
+        symmetric_neurons,
+        unscaled_features,
+        exploding_gradient,
+        diverging,
+        oscillating,
+        dead_units,
+        saturated_neurons,
+        vanishing_gradient,
+        learning_rate_too_low,
+        plateau,
+        leakage,
+        class_imbalance,
+        overfitting,
+        base_rate,
+    )
+}
+
+
+def findings(seen: Observations) -> list[Finding]:
+    """Every symptom that the run shows, the main one first: by severity, then causes before consequences."""
+    found = [finding for symptom in SYMPTOMS.values() if (finding := symptom(seen)) is not None]
+    rank = {"fatal": 0, "serious": 1, "warning": 2}
+    return sorted(found, key=lambda finding: rank[finding.severity])
+
+
+def explanation(finding: Finding) -> str:
+    """What the symptom means, in one sentence: the docstring of its function."""
+    return " ".join((SYMPTOMS[finding.symptom].__doc__ or "").split())
+
+
+def _last(seen: Observations, metric: str) -> float:
+    values = seen.series.get(metric, np.empty(0))
+    return float(values[-1]) if len(values) else float("nan")
+
+
+def _last_step(seen: Observations) -> int:
+    return len(seen.series.get("train/loss", ())) * seen.steps_per_epoch
+
+
+def _by_progress(seen: Observations) -> Severity:
+    return "serious" if seen.progress() >= HARDLY_LEARNED else "fatal"
+
+
+def _first_over_last(layers: list[LayerState]) -> float:
+    last = layers[-1].rms_delta
+    return layers[0].rms_delta / last if last > 0 else float("nan")
+
+
+def _late_share(seen: Observations) -> float:
+    """The share of the loss's whole fall that falls in the last fifth of the epochs."""
+    loss = seen.loss("train")
+    whole = loss[0] - loss[-1]
+    return float((loss[len(loss) - 1 - len(loss) // 5] - loss[-1]) / whole) if whole > 0 else 0.0
+
+
+def _copies(layer: LayerState) -> list[int]:
+    """The neurons whose weights and bias another one has too."""
+    rows = np.concatenate([layer.weight, layer.bias[:, None]], axis=1)
+    scale = max(float(np.abs(rows).max()), np.finfo(np.float64).tiny)
+    rounded = np.round(rows / (SAME * scale))
+    _, which, counts = np.unique(rounded, axis=0, return_inverse=True, return_counts=True)
+    return np.flatnonzero(counts[which.ravel()] > 1).tolist()

@@ -1,0 +1,198 @@
+"""Planted illnesses and healthy runs, from configuration alone, and what is said of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import make_moons
+
+from backlight.assemble import assemble
+from backlight.command import config_folder
+from backlight.config import plain
+from backlight.diagnosis.measure import constant_loss, perfect_loss
+from backlight.diagnosis.remedies import REMEDIES
+from backlight.diagnosis.symptoms import SYMPTOMS
+from backlight.run_folder import RunFolder
+from tests.conftest import Call, TrainedRun
+from tests.test_tensorboard import events
+
+Train = Callable[..., TrainedRun]
+
+QUICK = [
+    f"callbacks.{name}=null" for name in ("backprop", "gradients", "evaluation_plots", "decision_boundary")
+]
+
+SICK = {
+    "learning_rate_too_low": ["experiment=reference", "trainer.max_epochs=100"],
+    "vanishing_gradient": ["experiment=vanishing_gradients", "trainer.max_epochs=10"],
+    "symmetric_neurons": ["data=moons", "model.init=constant", "trainer.max_epochs=10"],
+    "dead_units": [
+        "data=moons", "model.activation=relu", "model.hidden=[20]", "optimizer=adam", "optimizer.lr=0.5",
+        "trainer.max_epochs=10",
+    ],
+    "saturated_neurons": ["data=circles", "model.init=normal", "model.init_scale=100", "trainer.max_epochs=10"],
+    "exploding_gradient": [
+        "data=moons", "model.activation=relu", "model.hidden=[20,20,20]", "model.init=normal",
+        "model.init_scale=3", "optimizer.lr=1e-5",
+    ],
+    "unscaled_features": ["data=wine", "data.standardize=false", "trainer.max_epochs=30"],
+    "diverging": ["data=moons", "optimizer.lr=1000", "trainer.max_epochs=20"],
+    "oscillating": ["data=moons", "optimizer=rmsprop", "optimizer.lr=3", "trainer.max_epochs=40"],
+    "plateau": ["data=xor", "optimizer.lr=0.01", "optimizer.momentum=0", "trainer.max_epochs=30"],
+    "class_imbalance": ["data=blobs", "data.imbalance=0.04", "data.cluster_std=4", "trainer.max_epochs=20"],
+    "overfitting": [
+        "data.n_samples=120", "data.flip_y=0.3", "data.val_fraction=0.4", "model.hidden=[100]", "optimizer=adam",
+        "optimizer.lr=0.03", "trainer.max_epochs=150",
+    ],
+}  # fmt: skip
+
+HEALTHY = [
+    ["experiment=solved"],
+    ["experiment=xor", "trainer.max_epochs=50"],
+    ["data=moons", "optimizer=adam", "optimizer.lr=0.05", "model.hidden=[16]", "trainer.max_epochs=40"],
+    ["data=iris", "optimizer=adam", "optimizer.lr=0.05", "trainer.max_epochs=60"],
+    ["data=digits", "model.hidden=[32]", "optimizer=adamw", "optimizer.lr=0.01", "trainer.max_epochs=20"],
+    ["data=breast_cancer", "model.hidden=[8]", "trainer.max_epochs=30"],
+    [
+        "data=circles",
+        "model.activation=tanh",
+        "model.hidden=[16,16]",
+        "optimizer.lr=0.1",
+        "trainer.max_epochs=40",
+    ],
+    ["data=moons", "model.activation=relu", "model.hidden=[20]", "optimizer.lr=0.1", "trainer.max_epochs=40"],
+]
+
+
+def diagnosis(run: TrainedRun) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = run.summary["diagnosis"]
+    return found
+
+
+@pytest.mark.parametrize("symptom", SICK)
+def test_planted_illness_is_the_main_finding(train: Train, symptom: str) -> None:
+    run = train(*QUICK, *SICK[symptom])
+    found = diagnosis(run)
+    assert found, "called healthy"
+    assert found[0]["symptom"] == symptom, found
+    assert found[0]["evidence"]
+    assert found[0]["remedies"]
+    words = symptom.replace("_", " ")
+    assert f"verdict      {words}" in run.result.out
+    assert f"try          {found[0]['remedies'][0]}" in run.result.out
+
+
+@pytest.mark.parametrize("arguments", HEALTHY, ids=" ".join)
+def test_healthy_runs_are_called_so(train: Train, arguments: list[str]) -> None:
+    run = train(*QUICK, *arguments)
+    assert diagnosis(run) == []
+    assert "verdict      healthy" in run.result.out
+
+
+def test_a_run_that_fails_is_diagnosed(call: Call, tmp_path: Path) -> None:
+    result = call("train", "data=moons", "model.activation=relu", "optimizer.lr=1e38", "hydra.run.dir=run")
+    assert result.code == 2
+    (finding, *_) = json.loads((tmp_path / "run" / "summary.json").read_text())["diagnosis"]
+    assert finding["symptom"] == "non_finite"
+    assert finding["severity"] == "fatal"
+    assert call("diagnose", "run=run").out.startswith("non finite")
+
+
+def test_rows_in_two_parts_are_leakage(train: Train, tmp_path: Path) -> None:
+    x, y = make_moons(300, noise=0.2, random_state=0)
+    frame = pd.DataFrame(x, columns=["a", "b"]).assign(y=y)
+    pd.concat([frame, frame.iloc[:60]]).to_csv(tmp_path / "rows.csv", index=False)
+    frame.to_csv(tmp_path / "clean.csv", index=False)
+    learn = ("data=table", "data.target=y", "optimizer=adam", "optimizer.lr=0.05", "trainer.max_epochs=30")
+    repeated = train(*learn, "data.path=rows.csv", folder="repeated")
+    assert "leakage" in [finding["symptom"] for finding in diagnosis(repeated)]
+    clean = train(*learn, "data.path=clean.csv", folder="clean")
+    assert "leakage" not in [finding["symptom"] for finding in diagnosis(clean)]
+
+
+def test_diagnose_says_the_same_of_the_folder(train: Train, call: Call) -> None:
+    run = train("data=moons", "model.init=constant", "model.hidden=[6]", "trainer.max_epochs=5")
+    result = call("diagnose", "run=run")
+    assert result.code == 0, result.err
+    verdict = next(line for line in run.result.out.splitlines() if line.startswith("verdict"))
+    assert result.out.splitlines()[0] == verdict.removeprefix("verdict").strip()
+    assert "0, 1, 2, 3, 4, 5" in result.out
+    assert "1. model.init=xavier" in result.out
+    text = events(run).Tensors("diagnosis/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "symmetric neurons in layers.0" in text
+    assert "`model.init=xavier model.init_scale=1.0`" in text
+
+
+def test_an_unfinished_run_is_diagnosed(train: Train, call: Call) -> None:
+    run = train("data=moons", "model.init=zeros", "trainer.max_epochs=2")
+    (run.path / "summary.json").unlink()
+    assert call("diagnose", "run=run").out.startswith("symmetric neurons in layers.0")
+    for file in ("metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        (run.path / file).unlink()
+    assert call("diagnose", "run=run").out.startswith("symmetric neurons in layers.0")
+    assert "not a run folder" in call("diagnose", "run=nowhere").err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "symptom",
+    ["learning_rate_too_low", "vanishing_gradient", "saturated_neurons", "plateau", "unscaled_features"],
+)
+def test_a_remedy_helps(train: Train, symptom: str) -> None:
+    sick = train(*QUICK, *SICK[symptom], folder="sick")
+    after = []
+    for number, remedy in enumerate(diagnosis(sick)[0]["remedies"]):
+        treated = train(*QUICK, *SICK[symptom], *remedy.split(), folder=f"treated{number}")
+        after.append(treated.summary["metrics"]["train/loss"])
+    assert min(after) < 0.8 * sick.summary["metrics"]["train/loss"]
+
+
+@pytest.mark.parametrize("symptom", SYMPTOMS)
+def test_every_symptom_has_remedies_that_compose(train: Train, symptom: str, tmp_path: Path) -> None:
+    from backlight.diagnose import Diagnosis
+    from backlight.diagnosis.symptoms import Finding
+
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = plain(compose("train", ["data=moons", "resume=none"]))
+        del config["resume"]
+        experiment = assemble(config, RunFolder(tmp_path / "run"))
+        diagnosis = Diagnosis.of(config, RunFolder(tmp_path / "run"), experiment.data)
+        remedies = diagnosis.against(Finding(symptom, "serious", 0, {}))
+        assert remedies
+        for remedy in remedies:
+            assert remedy.why.endswith(".")
+            assert remedy.source
+            changed = plain(compose("train", ["data=moons", "resume=none", *remedy.overrides.split()]))
+            del changed["resume"]
+            assemble(changed, RunFolder(tmp_path / "changed"))
+    assert set(REMEDIES) == set(SYMPTOMS)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.integers(0, 1), min_size=2, max_size=30),
+    st.floats(0, 0.5),
+    st.one_of(st.none(), st.floats(0.1, 10)),
+)
+def test_constant_loss_is_the_least_of_any_constant(
+    labels: list[int], smoothing: float, weight: float | None
+) -> None:
+    y = torch.tensor(labels, dtype=torch.float64)[:, None] * (1 - smoothing) + smoothing / 2
+    positive_weight = None if weight is None else torch.tensor([weight], dtype=torch.float64)
+    logits = torch.linspace(-12, 12, 801, dtype=torch.float64)
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    least = min(bce(logit.expand_as(y), y, pos_weight=positive_weight).item() for logit in logits)
+    assert constant_loss(y, positive_weight) == pytest.approx(least, abs=1e-3)
+    each = [
+        bce(logits, row.expand_as(logits), pos_weight=positive_weight, reduction="none").min().item()
+        for row in y
+    ]
+    assert perfect_loss(y, positive_weight) == pytest.approx(np.mean(each), abs=1e-3)
