@@ -12,7 +12,9 @@ from PIL import Image
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from backlight.assemble import build_data
+from backlight.callbacks import backprop
 from backlight.callbacks.history import History
+from backlight.classifier import Classifier
 from backlight.model import SigmoidMLP
 from tests.conftest import Call, TrainedRun
 from tests.test_tensorboard import events
@@ -77,6 +79,21 @@ def test_clipping_changes_the_update_and_not_the_signal(train: Train) -> None:
     assert series(clipped, update)[0] < 0.1 * series(free, update)[0]
 
 
+@pytest.mark.parametrize("clip", ["null", "1e-3"])
+def test_records_of_large_networks_say_the_same(
+    train: Train, monkeypatch: pytest.MonkeyPatch, clip: str
+) -> None:
+    arguments = ("data=iris", "model.hidden=[4,3]", f"trainer.gradient_clip_val={clip}", *EVERY_STEP)
+    together = events(train(*arguments, folder="together"))
+    monkeypatch.setattr(backprop, "WAITING_ENTRIES", 0)
+    alone = events(train(*arguments, folder="alone"))
+    tags = [tag for tag in together.Tags()["scalars"] if "/layers." in tag and "norm" not in tag]
+    assert len(tags) == 5 * 3 - 1
+    for tag in tags:
+        for one, other in zip(alone.Scalars(tag), together.Scalars(tag), strict=True):
+            assert (one.step, one.value) == (other.step, pytest.approx(other.value, rel=1e-4))
+
+
 @pytest.mark.parametrize(
     ("options", "steps"),
     [
@@ -130,6 +147,16 @@ def test_a_run_that_diverged_has_its_picture(call: Call, tmp_path: Path) -> None
     result = call("train", "data=moons", "optimizer.lr=1e38", "model.activation=relu", "hydra.run.dir=run")
     assert result.code == 2
     assert (tmp_path / "run" / "backprop.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_fails_in_its_first_step_says_so(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(Classifier, "on_before_optimizer_step", fail)
+    result = call("train", "data=moons", "hydra.run.dir=run")
+    assert result.code == 1
+    assert "RuntimeError: planted" in result.out + result.err
 
 
 def test_switched_off_it_leaves_nothing(train: Train) -> None:

@@ -52,9 +52,9 @@ class BackpropMonitor(Callback):
     """Shows in TensorBoard what back-propagation computed at some steps, and draws `backprop.png`.
 
     Per layer the scalars `rms_delta`, `survival`, `saturation`, `update_to_weight` and `gsnr` (see
-    `LayerContributions`) and now and then histograms of the deltas; a heat map of every neuron's mean |delta| over
-    time; a page that puts them side by side under "Custom scalars". With several processes these are of
-    the rows of the first.
+    `LayerContributions`) and now and then histograms of the deltas; a heat map of every neuron's mean
+    |delta| over time; a page that puts them side by side under "Custom scalars". With several processes
+    these are of the rows of the first.
 
     Args:
         cadence: `log_spaced` takes about 12 steps per power of ten and the last; `every_n_steps`;
@@ -62,12 +62,7 @@ class BackpropMonitor(Callback):
         every_n_steps: for the cadence of that name.
     """
 
-    def __init__(
-        self,
-        *,
-        cadence: Cadence = "log_spaced",
-        every_n_steps: Count = 50,
-    ) -> None:
+    def __init__(self, *, cadence: Cadence = "log_spaced", every_n_steps: Count = 50) -> None:
         self.cadence = cadence
         self.every_n_steps = every_n_steps
         self._layers: dict[str, nn.Linear] = {}
@@ -234,9 +229,10 @@ class BackpropMonitor(Callback):
             self._draw_heat_map(trainer)
 
     def _finish(self, trainer: Trainer) -> None:
-        if writer_of(trainer) is None or not self._records:
+        if self._waiting:
+            self._write(trainer)
+        if writer_of(trainer) is None or not self._moments.items:
             return
-        self._write(trainer)
         self._draw_heat_map(trainer)
         first, last = self._moments.items[0], self._latest or self._moments.items[-1]
         middle = min(self._moments.items, key=lambda moment: abs(2 * moment.step - last.step))
