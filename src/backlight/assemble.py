@@ -21,6 +21,7 @@ from backlight.callbacks.evaluation_plots import EvaluationPlots
 from backlight.callbacks.gradients import GradientMonitor
 from backlight.callbacks.metrics_file import MetricsFile
 from backlight.callbacks.progress import ProgressReport
+from backlight.callbacks.stop_hopeless import StopHopeless
 from backlight.callbacks.tensorboard import RunDescription
 from backlight.checkpoint import WholeCheckpointIO, read_checkpoint
 from backlight.classifier import Backward, Classifier
@@ -215,6 +216,7 @@ CALLBACKS: dict[str, Callable[..., Callback]] = {
     "gradients": GradientMonitor,
     "evaluation_plots": EvaluationPlots,
     "decision_boundary": DecisionBoundary,
+    "stop_hopeless": StopHopeless,
     "early_stopping": early_stopping,
 }
 

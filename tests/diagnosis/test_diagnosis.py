@@ -106,6 +106,21 @@ def test_a_run_that_fails_is_diagnosed(call: Call, tmp_path: Path) -> None:
     assert call("diagnose", "run=run").out.startswith("non finite")
 
 
+def test_a_hopeless_run_stops_and_says_so(train: Train) -> None:
+    diverging = ("data=moons", "optimizer.lr=1000", "trainer.max_epochs=30")
+    run = train(*QUICK, *diverging, "callbacks.stop_hopeless.patience=4", folder="stopped")
+    assert run.summary["epochs"] < 12
+    assert f"stopped after epoch {run.summary['epochs']}: train/loss has been above" in run.result.out
+    assert diagnosis(run)[0]["symptom"] == "diverging"
+    assert train(*QUICK, *diverging, "callbacks.stop_hopeless=null", folder="free").summary["epochs"] == 30
+
+
+def test_a_bad_start_is_not_hopeless(train: Train) -> None:
+    far = ("model.init=normal", "model.init_scale=30", "model.activation=tanh", "optimizer.lr=0.01")
+    run = train(*QUICK, "data=moons", *far, "trainer.max_epochs=12", "callbacks.stop_hopeless.patience=1")
+    assert run.summary["epochs"] == 12
+
+
 def test_rows_in_two_parts_are_leakage(train: Train, tmp_path: Path) -> None:
     x, y = make_moons(300, noise=0.2, random_state=0)
     frame = pd.DataFrame(x, columns=["a", "b"]).assign(y=y)
