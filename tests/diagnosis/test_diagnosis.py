@@ -1,5 +1,6 @@
 """Planted illnesses and healthy runs, from configuration alone, and what is said of them."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from sklearn.datasets import make_moons
 from backlight.assemble import assemble
 from backlight.command import config_folder
 from backlight.config import plain
-from backlight.diagnosis.measure import constant_loss, perfect_loss
+from backlight.diagnosis.measure import constant_loss, perfect_loss, row_keys
 from backlight.diagnosis.remedies import REMEDIES
 from backlight.diagnosis.symptoms import SYMPTOMS
 from backlight.run_folder import RunFolder
@@ -211,3 +212,12 @@ def test_constant_loss_is_the_least_of_any_constant(
         for row in y
     ]
     assert perfect_loss(y, positive_weight) == pytest.approx(np.mean(each), abs=1e-3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.sampled_from([-1.5, -0.0, 0.0, 1e-30, 2.0]), min_size=3, max_size=3), min_size=1))
+def test_row_keys_are_equal_where_rows_are(rows: list[list[float]]) -> None:
+    x = torch.tensor(rows)
+    keys = row_keys(x[:, :2], x[:, 2:])
+    for i, j in itertools.combinations(range(len(rows)), 2):
+        assert (keys[i] == keys[j]) == (rows[i] == rows[j])

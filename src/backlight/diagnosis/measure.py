@@ -15,7 +15,7 @@ from backlight.backprop.trace import LayerTrace, Trace
 from backlight.diagnosis.observations import DataState, Floats, LayerState
 from backlight.model import SigmoidMLP
 
-MOST_ROWS, MOST_HELD_OUT = 1_000_000, 10_000  # that are searched for repetitions
+ROWS_AT_ONCE = 8192
 STEP_LENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5, 1e6)
 
 
@@ -94,12 +94,11 @@ def data_state(
         class_shares: `[classes]` of the training rows.
     """
     x = parts["train"][0]
-    rows = {name: _rows(*part) for name, part in parts.items()}
-    known, counts = np.unique(rows["train"], return_counts=True)
+    known, counts = np.unique(row_keys(*parts["train"]), return_counts=True)
     repeated = {}
-    for name, part in rows.items():
+    for name, part in parts.items():
         if name != "train":
-            is_known = np.isin(part[:MOST_HELD_OUT], known)
+            is_known = np.isin(row_keys(*part), known)
             repeated[name] = (int(is_known.sum()), float(is_known.mean()))
     return DataState(
         class_shares,
@@ -111,10 +110,17 @@ def data_state(
     )
 
 
-def _rows(x: Tensor, y: Tensor) -> NDArray[np.void]:
-    """Each row as one value that can be compared."""
-    joined = np.ascontiguousarray(torch.cat([x[:MOST_ROWS], y[:MOST_ROWS]], dim=1).numpy() + 0.0)  # no −0
-    return joined.view(np.dtype((np.void, joined.dtype.itemsize * joined.shape[1])))[:, 0]
+def row_keys(x: Tensor, y: Tensor) -> NDArray[np.int64]:
+    """One number per row `[rows]`: the same for rows that are equal in every bit (but −0 is 0), and by chance for
+    others with a probability of 2⁻⁶³: the sum of their bits as integers, each column with a weight of its own.
+    """
+    draw = np.random.default_rng(0).integers(-(2**63), 2**63, x.shape[1] + y.shape[1], dtype=np.int64)
+    weights = torch.from_numpy(draw | 1)
+    keys = []
+    for rows in zip(x.split(ROWS_AT_ONCE), y.split(ROWS_AT_ONCE), strict=True):
+        bits = (torch.cat(rows, dim=1) + 0.0).view(torch.int32).to(torch.int64)
+        keys.append((bits * weights).sum(dim=1))
+    return torch.cat(keys).numpy()
 
 
 def _step(gradient: Tensor, rates: Tensor) -> Tensor:
