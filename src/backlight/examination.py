@@ -17,9 +17,9 @@ from backlight.diagnosis.observations import Floats, Observations, Settings
 from backlight.metrics import labels_of
 from backlight.run_folder import RunFolder
 
-MOST_ROWS = (
-    2048  # on which layers are measured: their statistics move by 1/√2048, about 2 %, from sample to sample
-)
+GROUPS = ("data", "model", "loss", "optimizer", "trainer")
+MOST_ROWS = 2048
+"""On which layers are measured: their statistics move by 1/√2048, about 2 %, from sample to sample."""
 
 
 def examine(
@@ -52,6 +52,10 @@ def examine(
         Settings(
             optimizer=config["optimizer"]["name"],
             switchable=not any(map(_fixes_optimizer, folder.read_overrides())),
+            overrides={
+                f"optimizer={config['optimizer']['name']}",
+                *(f"{group}.{key}={value}" for group in GROUPS for key, value in config[group].items()),
+            },
             lr=config["optimizer"]["lr"],
             activation=config["model"]["activation"],
             hidden=config["model"]["hidden"],

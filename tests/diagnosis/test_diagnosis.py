@@ -147,6 +147,25 @@ def test_diagnose_says_the_same_of_the_folder(train: Train, call: Call) -> None:
     assert "`model.init=xavier model.init_scale=1.0`" in text
 
 
+def test_what_is_so_already_is_no_remedy(train: Train) -> None:
+    sick = ("data=moons", "model.init=zeros", "trainer.max_epochs=2")
+    assert diagnosis(train(*QUICK, *sick, folder="one"))[0]["remedies"] == [
+        "model.init=xavier model.init_scale=1.0"
+    ]
+    deep = (
+        "data=moons",
+        "model.hidden=[9,9,9,9,9,9,9]",
+        "trainer.max_epochs=2",
+        "model.init=xavier",
+        "model.init_scale=4.0",
+    )
+    found = diagnosis(train(*QUICK, *deep, "optimizer=adam", "optimizer.lr=0.01", folder="two"))
+    given = [remedy for finding in found for remedy in finding["remedies"]]
+    assert given
+    assert "model.init=xavier model.init_scale=4.0" not in given
+    assert "optimizer=adam optimizer.lr=0.01" not in given
+
+
 def test_an_unfinished_run_is_diagnosed(train: Train, call: Call) -> None:
     run = train("data=moons", "model.init=zeros", "trainer.max_epochs=2")
     (run.path / "summary.json").unlink()

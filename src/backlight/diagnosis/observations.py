@@ -56,11 +56,13 @@ class Settings:
     """What the config says, as far as remedies change it.
 
     `switchable`: whether `optimizer=…` can be added to the command line as it was. Options of the old
-    optimizer that were set by hand would not fit the new one.
+    optimizer that were set by hand would not fit the new one. `overrides`: the values that remedies may
+    set, as overrides that would change nothing.
     """
 
     optimizer: str
     switchable: bool
+    overrides: set[str]
     lr: float
     activation: str
     hidden: list[int]

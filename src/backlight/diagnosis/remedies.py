@@ -24,11 +24,13 @@ class Remedy:
 
 
 def remedies(finding: Finding, seen: Observations) -> list[Remedy]:
-    """What may help against a finding, the likeliest first."""
+    """What may help against a finding and is not so already, the likeliest first."""
+    settings = seen.settings
     return [
         remedy
         for remedy in REMEDIES[finding.symptom](seen)
-        if seen.settings.switchable or not remedy.overrides.startswith("optimizer=")
+        if (settings.switchable or not remedy.overrides.startswith("optimizer="))
+        and not (remedy.overrides and set(remedy.overrides.split()) <= settings.overrides)
     ]
 
 
@@ -40,20 +42,17 @@ def _lower_rate(seen: Observations) -> Remedy:
     )
 
 
-def _clip(_: Observations) -> Remedy:
-    return Remedy(
-        "trainer.gradient_clip_val=1.0",
-        "Clipping bounds the step that one large gradient makes.",
-        "Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063",
-    )
+CLIP = Remedy(
+    "trainer.gradient_clip_val=1.0",
+    "Clipping bounds the step that one large gradient makes.",
+    "Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063",
+)
 
-
-def _adam(_: Observations) -> Remedy:
-    return Remedy(
-        "optimizer=adam optimizer.lr=0.01",
-        "Adam scales each weight's step by its own gradients, so that small ones count as well.",
-        "Kingma & Ba 2015, arXiv:1412.6980",
-    )
+ADAM = Remedy(
+    "optimizer=adam optimizer.lr=0.01",
+    "Adam scales each weight's step by its own gradients, so that small ones count as well.",
+    "Kingma & Ba 2015, arXiv:1412.6980",
+)
 
 
 def _fitting_init(seen: Observations) -> Remedy:
@@ -66,12 +65,11 @@ def _fitting_init(seen: Observations) -> Remedy:
     )
 
 
-def _tanh(_: Observations) -> Remedy:
-    return Remedy(
-        "model.activation=tanh model.init=xavier model.init_scale=1.0",
-        "The slope of tanh is 1 at 0, four times that of the sigmoid, at every layer.",
-        "LeCun et al. 1998, Efficient BackProp, section 4.4",
-    )
+TANH = Remedy(
+    "model.activation=tanh model.init=xavier model.init_scale=1.0",
+    "The slope of tanh is 1 at 0, four times that of the sigmoid, at every layer.",
+    "LeCun et al. 1998, Efficient BackProp, section 4.4",
+)
 
 
 def _shallower(settings: Settings) -> Remedy:
@@ -82,20 +80,17 @@ def _shallower(settings: Settings) -> Remedy:
     )
 
 
-def _random_init(_: Observations) -> Remedy:
-    return Remedy(
-        "model.init=xavier model.init_scale=1.0",
-        "Random weights differ, so that neurons get different gradients and learn different things.",
-        "Rumelhart, Hinton & Williams 1986",
-    )
+RANDOM_INIT = Remedy(
+    "model.init=xavier model.init_scale=1.0",
+    "Random weights differ, so that neurons get different gradients and learn different things.",
+    "Rumelhart, Hinton & Williams 1986",
+)
 
-
-def _standardize(_: Observations) -> Remedy:
-    return Remedy(
-        "data.standardize=true",
-        "Features with mean 0 and deviation 1 let one learning rate fit all weights.",
-        "LeCun et al. 1998, Efficient BackProp, section 4.3",
-    )
+STANDARDIZE = Remedy(
+    "data.standardize=true",
+    "Features with mean 0 and deviation 1 let one learning rate fit all weights.",
+    "LeCun et al. 1998, Efficient BackProp, section 4.3",
+)
 
 
 def _higher_rate(seen: Observations) -> Remedy:
@@ -127,12 +122,11 @@ def _longer(seen: Observations) -> Remedy:
     )
 
 
-def _small_batches(_: Observations) -> Remedy:
-    return Remedy(
-        "data.batch_size=32",
-        "Small batches make many steps of each epoch, and their noise leads out of flat places.",
-        "LeCun et al. 1998, Efficient BackProp, section 4.1",
-    )
+SMALL_BATCHES = Remedy(
+    "data.batch_size=32",
+    "Small batches make many steps of each epoch, and their noise leads out of flat places.",
+    "LeCun et al. 1998, Efficient BackProp, section 4.1",
+)
 
 
 def _wider(seen: Observations) -> Remedy:
@@ -144,86 +138,75 @@ def _wider(seen: Observations) -> Remedy:
     )
 
 
-def _unsaturate(_: Observations) -> Remedy:
-    return Remedy(
-        "model.init=xavier model.init_scale=1.0",
-        "Small starting weights keep the pre-activations where the slope is large.",
-        "Glorot & Bengio 2010",
-    )
+UNSATURATE = Remedy(
+    "model.init=xavier model.init_scale=1.0",
+    "Small starting weights keep the pre-activations where the slope is large.",
+    "Glorot & Bengio 2010",
+)
 
+GELU = Remedy(
+    "model.activation=gelu model.init=xavier model.init_scale=1.0",
+    "Gelu has a slope for negative inputs too, so that a unit can come back.",
+    "Hendrycks & Gimpel 2016, arXiv:1606.08415",
+)
 
-def _gelu(_: Observations) -> Remedy:
-    return Remedy(
-        "model.activation=gelu model.init=xavier model.init_scale=1.0",
-        "Gelu has a slope for negative inputs too, so that a unit can come back.",
-        "Hendrycks & Gimpel 2016, arXiv:1606.08415",
-    )
+STOP_EARLY = Remedy(
+    "callbacks=early_stopping",
+    "Training ends when the validation loss no longer falls; best.ckpt is that of the lowest one.",
+    "Prechelt 1998, Early Stopping – But When?",
+)
 
+DECAY = Remedy(
+    "optimizer=adamw optimizer.weight_decay=0.1",
+    "Decay keeps weights small, and with them what the network can memorise.",
+    "Loshchilov & Hutter 2019, arXiv:1711.05101",
+)
 
-def _stop_early(_: Observations) -> Remedy:
-    return Remedy(
-        "callbacks=early_stopping",
-        "Training ends when the validation loss no longer falls; best.ckpt is that of the lowest one.",
-        "Prechelt 1998, Early Stopping – But When?",
-    )
+BALANCE = Remedy(
+    "loss.positive_weight=balanced",
+    "Errors on the rare class weigh as much as those on all others together.",
+    "King & Zeng 2001",
+)
 
-
-def _decay(_: Observations) -> Remedy:
-    return Remedy(
-        "optimizer=adamw optimizer.weight_decay=0.1",
-        "Decay keeps weights small, and with them what the network can memorise.",
-        "Loshchilov & Hutter 2019, arXiv:1711.05101",
-    )
-
-
-def _balance(_: Observations) -> Remedy:
-    return Remedy(
-        "loss.positive_weight=balanced",
-        "Errors on the rare class weigh as much as those on all others together.",
-        "King & Zeng 2001",
-    )
-
-
-def _separate(_: Observations) -> Remedy:
-    return Remedy(
-        "",
-        "Remove repeated rows from the data before it is split; no setting can.",
-        "Kaufman et al. 2012, Leakage in Data Mining",
-    )
+SEPARATE = Remedy(
+    "",
+    "Remove repeated rows from the data before it is split; no setting can.",
+    "Kaufman et al. 2012, Leakage in Data Mining",
+)
 
 
 def _against_saddles(seen: Observations) -> list[Remedy]:
-    return [_adam(seen), _bolder(seen), _wider(seen), _fitting_init(seen), _small_batches(seen)]
+    return [ADAM, _bolder(seen), _wider(seen), _fitting_init(seen), SMALL_BATCHES]
 
 
 def _against_vanishing(seen: Observations) -> list[Remedy]:
-    return [_fitting_init(seen), _tanh(seen), _adam(seen), _shallower(seen.settings)]
+    return [_fitting_init(seen), TANH, ADAM, _shallower(seen.settings)]
 
 
 def _against_low_rate(seen: Observations) -> list[Remedy]:
-    return [_higher_rate(seen), _small_batches(seen), _adam(seen), _longer(seen)]
+    return [_higher_rate(seen), SMALL_BATCHES, ADAM, _longer(seen)]
 
 
 def _against_bad_scale(seen: Observations) -> list[Remedy]:
-    return [_adam(seen)] if seen.settings.standardizes else [_standardize(seen), _adam(seen)]
+    return [ADAM] if seen.settings.standardizes else [STANDARDIZE, ADAM]
 
 
 REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
-    "non_finite": lambda seen: [_lower_rate(seen), _clip(seen), _unsaturate(seen)],
-    "diverging": lambda seen: [_lower_rate(seen), _clip(seen)],
-    "oscillating": lambda seen: [_lower_rate(seen), _adam(seen)],
-    "exploding_gradient": lambda seen: [_unsaturate(seen), _clip(seen), _lower_rate(seen)],
-    "symmetric_neurons": lambda seen: [_random_init(seen)],
-    "dead_units": lambda seen: [_lower_rate(seen), _gelu(seen), _unsaturate(seen)],
-    "saturated_neurons": lambda seen: [_unsaturate(seen), *_against_bad_scale(seen), _lower_rate(seen)],
+    "non_finite": lambda seen: [_lower_rate(seen), CLIP, UNSATURATE],
+    "diverging": lambda seen: [_lower_rate(seen), CLIP],
+    "oscillating": lambda seen: [_lower_rate(seen), ADAM],
+    "exploding_gradient": lambda seen: [UNSATURATE, CLIP, _lower_rate(seen)],
+    "symmetric_neurons": lambda seen: [RANDOM_INIT],
+    "dead_units": lambda seen: [_lower_rate(seen), GELU, UNSATURATE],
+    "saturated_neurons": lambda seen: [UNSATURATE, *_against_bad_scale(seen), _lower_rate(seen)],
     "unscaled_features": _against_bad_scale,
     "vanishing_gradient": _against_vanishing,
     "learning_rate_too_low": _against_low_rate,
     "plateau": _against_saddles,
     "base_rate": _against_saddles,
-    "leakage": lambda seen: [_separate(seen)],
-    "class_imbalance": lambda seen: [_balance(seen)],
-    "overfitting": lambda seen: [_stop_early(seen), _decay(seen)],
+    "leakage": lambda seen: [SEPARATE],
+    "class_imbalance": lambda seen: [BALANCE],
+    "overfitting": lambda seen: [STOP_EARLY, DECAY],
 }
 
 
