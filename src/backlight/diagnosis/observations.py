@@ -83,7 +83,7 @@ class Observations:
         start_loss: before the first step.
         start: every layer before the first step, first layer first.
         end: every layer after the last epoch that left a checkpoint.
-        longer_step: of how many learning rates the best step along the last gradient is, 0 if none helps.
+        longer_step: of how many learning rates a good step along the last gradient is, 0 if none helps.
         longer_step_gain: by how much that step would lower the loss.
         data: the rows.
         error: how the run failed, or None.

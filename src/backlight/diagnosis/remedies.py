@@ -102,16 +102,17 @@ def _higher_rate(seen: Observations) -> Remedy:
 
 
 def _bolder(seen: Observations) -> Remedy:
+    # How far the saddle reaches says nothing of what the slope behind it bears: two or three powers of ten at most.
+    rate = min(_better_rate(seen), 300 * seen.settings.lr)
     return Remedy(
-        f"optimizer.lr={_round(_better_rate(seen))}",
+        f"optimizer.lr={_round(rate)}",
         "Gradients are small around a saddle; longer steps leave it sooner.",
         "Dauphin et al. 2014, arXiv:1406.2572",
     )
 
 
 def _better_rate(seen: Observations) -> float:
-    # A step may be the best one once that would be too long many times.
-    return seen.settings.lr * max(10.0, seen.longer_step / 3)
+    return seen.settings.lr * max(10.0, seen.longer_step)
 
 
 def _longer(seen: Observations) -> Remedy:
