@@ -10,7 +10,12 @@ import pytest
 import backlight
 
 SOURCE = Path(backlight.__file__).parent
-CORE = [SOURCE / "model.py", SOURCE / "loss.py", *sorted((SOURCE / "backprop").glob("*.py"))]
+CORE = [
+    SOURCE / "model.py",
+    SOURCE / "loss.py",
+    *sorted((SOURCE / "backprop").glob("*.py")),
+    *sorted((SOURCE / "diagnosis").glob("*.py")),
+]
 
 
 def imports(path: Path) -> set[str]:
@@ -23,12 +28,16 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_core_imports_torch_and_itself_only(path: Path) -> None:
     for name in imports(path):
         top = name.split(".")[0]
         assert top in sys.stdlib_module_names | {"torch", "numpy"} or name.startswith(
-            ("backlight.backprop", "backlight.model")
+            (
+                "backlight.backprop",
+                "backlight.model",
+                *(["backlight.diagnosis"] if "diagnosis" in path.parts else []),
+            )
         ), name
 
 
