@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 from rich import get_console
+from rich.markup import escape
 from rich.table import Table
 
 from backlight.assemble import Node, build_data
@@ -116,7 +117,7 @@ def diagnose(*, run: str) -> Diagnosis:
     data.setup()
     diagnosis = Diagnosis.of(stored, folder, data, _error(folder))
     console = get_console()
-    console.print(diagnosis.verdict, highlight=False, soft_wrap=True)
+    console.print(diagnosis.verdict, highlight=False, soft_wrap=True, markup=False)
     for finding in diagnosis.findings:
         console.print(_title(finding), style="bold", highlight=False, soft_wrap=True)
         console.print(_evidence(finding))
@@ -129,10 +130,9 @@ def diagnose(*, run: str) -> Diagnosis:
 
 def _error(folder: RunFolder) -> str | None:
     try:
-        summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        error = json.loads(folder.summary.read_text(encoding="utf-8"))["error"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None  # unfinished
-    error = summary.get("error")
     return None if error is None else str(error)
 
 
@@ -153,7 +153,7 @@ def _number(value: float | str) -> str:
 def _evidence(finding: Finding) -> Table:
     table = Table(show_header=False)
     for name, value in finding.evidence.items():
-        table.add_row(name.replace("_", " "), _number(value))
+        table.add_row(name.replace("_", " "), escape(_number(value)))
     if finding.neurons:
         shown = ", ".join(map(str, finding.neurons[:10]))
         more = len(finding.neurons) - 10

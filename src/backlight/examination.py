@@ -14,6 +14,7 @@ from backlight.config import build
 from backlight.data.module import ClassificationData, Part
 from backlight.diagnosis.measure import best_step, constant_loss, data_state, layer_states, perfect_loss
 from backlight.diagnosis.observations import Floats, Observations, Settings
+from backlight.errors import BacklightError
 from backlight.metrics import labels_of
 from backlight.run_folder import RunFolder
 
@@ -78,12 +79,21 @@ def examine(
 
 
 def read_series(path: Path) -> dict[str, Floats]:
-    """Every column of `metrics.csv`, `[epochs]`; no columns where there is no file yet."""
+    """Every column of `metrics.csv`, `[epochs]`; no columns where there is no file yet.
+
+    Raises:
+        BacklightError: it holds what is not a number.
+    """
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else {})}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {
+            name: np.array([float(row[name] or "nan") for row in rows]) for name in (rows[0] if rows else {})
+        }
+    except (ValueError, TypeError, csv.Error) as error:
+        raise BacklightError(f"{path}: not the metrics of a run: {error}") from error
 
 
 def _rates(optimizer: Node, series: dict[str, Floats]) -> Tensor:

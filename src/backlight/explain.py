@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from omegaconf import DictConfig
 from rich import get_console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -102,7 +103,11 @@ def _show(network: TrainedNetwork, x: Tensor, y: Tensor, title: str, lr: float, 
     model, loss = copy.deepcopy(network.model).double(), network.loss.double()
     record = trace(model, x, loss.targets(y), loss.positive_weight)
     console = get_console()
-    console.print(f"{title}: {_verdict(network, record, y)}; loss {record.loss.item():.4f}", highlight=False)
+    console.print(
+        f"{title}: {_verdict(network, record, y)}; loss {record.loss.item():.4f}",
+        highlight=False,
+        markup=False,
+    )
     console.print(_inputs(network, record.layers[0], x[0], top))
     names = network.encoder.feature_names
     for index, layer in enumerate(record.layers):
@@ -136,7 +141,10 @@ def _inputs(network: TrainedNetwork, first: LayerTrace, x: Tensor, top: int) -> 
         if abs(value) < 1e-6 * encoder.scale[index]:
             value = 0.0  # what standardising in float32 left of it
         table.add_row(
-            encoder.feature_names[index], f"{value:.4g}", f"{x[index]:+.4f}", f"{gradient[index]:+.2e}"
+            escape(encoder.feature_names[index]),
+            f"{value:.4g}",
+            f"{x[index]:+.4f}",
+            f"{gradient[index]:+.2e}",
         )
     return table
 
@@ -165,7 +173,7 @@ def _layer(layer: LayerTrace, names: list[str], above: LayerTrace | None, y: Ten
             f"{layer.slope[0, neuron]:.3f}",
             f"{delta[neuron]:+.1e}",
             f"{share[neuron]:.0%}",
-            f"{names[strongest]} ({fed[neuron, strongest]:+.2f})",
+            f"{escape(names[strongest])} ({fed[neuron, strongest]:+.2f})",
             blame,
         )
     return table
@@ -185,7 +193,7 @@ def _one_step(
     chances = [torch.sigmoid(z[0]).tolist() for z in (record.layers[-1].pre_activation, logits)]
     rows = [(f"σ(z) of '{name}'", was, now) for name, was, now in zip(names, *chances, strict=True)]
     for name, was, now in [*rows, ("loss", record.loss.item(), network.loss(logits, y).item())]:
-        table.add_row(name, f"{was:.4f}", f"{now:.4f}", f"{now - was:+.1e}")
+        table.add_row(escape(name), f"{was:.4f}", f"{now:.4f}", f"{now - was:+.1e}")
     squares = [
         float(g.square().sum())
         for layer in record.layers

@@ -170,6 +170,10 @@ def test_an_unfinished_run_is_diagnosed(train: Train, call: Call) -> None:
     run = train("data=moons", "model.init=zeros", "trainer.max_epochs=2")
     (run.path / "summary.json").unlink()
     assert call("diagnose", "run=run").out.startswith("symmetric neurons in layers.0")
+    (run.path / "metrics.csv").write_text("epoch,train/loss\n1,high\n")
+    refused = call("diagnose", "run=run")
+    assert refused.code == 2
+    assert "metrics.csv: not the metrics of a run" in refused.err
     for file in ("metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
         (run.path / file).unlink()
     assert call("diagnose", "run=run").out.startswith("symmetric neurons in layers.0")
