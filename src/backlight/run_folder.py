@@ -74,7 +74,7 @@ class RunFolder:
             raise BacklightError(f"{self.config}: cannot be read: {reason}") from error
         if (
             not isinstance(config, DictConfig)
-            or not {"seed", "data", "scheduler", "trainer"} <= config.keys()
+            or not {"seed", "data", "model", "loss", "optimizer", "scheduler", "trainer"} <= config.keys()
         ):
             raise BacklightError(f"{self.config}: not the config of a run")
         return config

@@ -100,9 +100,9 @@ def fit_and_test(
             summary["diagnosis"] = Diagnosis.of(config, folder, data, sentence.strip()).as_data()
             raise BacklightError(sentence.strip()) from error
         raise
+    summary["metrics"] = {name: number(value) for name, value in sorted(metrics.items())}
     diagnosis = Diagnosis.of(config, folder, data)
     summary["diagnosis"] = diagnosis.as_data()
-    summary["metrics"] = {name: number(value) for name, value in sorted(metrics.items())}
     assert isinstance(trainer.logger, TensorBoardLogger)
     writer = trainer.logger.experiment
     write_hparams(writer, config, summary["metrics"])
