@@ -9,13 +9,14 @@ from typing import Any, Literal, TypeVar
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from backlight.accelerator import Accelerator, require_accelerator
 from backlight.callbacks.backprop import BackpropMonitor
+from backlight.callbacks.checkpoints import Checkpoints
 from backlight.callbacks.decision_boundary import DecisionBoundary
 from backlight.callbacks.evaluation_plots import EvaluationPlots
 from backlight.callbacks.gradients import GradientMonitor
@@ -90,7 +91,7 @@ def _assemble(
     writers: list[Callback] = [
         RunDescription(OmegaConf.to_yaml(config)),
         MetricsFile(folder.metrics),
-        *checkpoints(folder, has_validation=data_module.has("val")),
+        Checkpoints(folder),
     ]
     logger = TensorBoardLogger(
         # Events after the checkpoint are of steps that will be done again: readers drop them.
@@ -238,20 +239,6 @@ def build_callbacks(node: Node, data: ClassificationData) -> list[Callback]:
     return built
 
 
-def checkpoints(folder: RunFolder, *, has_validation: bool) -> list[Callback]:
-    """What keeps `last.ckpt` and `best.ckpt` after every epoch.
-
-    The best epoch has the lowest validation loss; without validation rows there is no telling, and the
-    last one stands for it.
-    """
-    keep = partial(
-        ModelCheckpoint, folder.checkpoints, enable_version_counter=False, save_on_train_epoch_end=True
-    )
-    if has_validation:
-        return [keep(filename="best", monitor="val/loss"), keep(filename="last")]
-    return [keep(filename="best", save_last=True)]
-
-
 def build_trainer(
     folder: RunFolder,
     callbacks: list[Callback],
@@ -290,7 +277,7 @@ def build_trainer(
             # Not True: metrics, which training does not depend on, may use what has no deterministic form.
             deterministic="warn" if deterministic else False,
             num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # Batches shares the rows itself
+            use_distributed_sampler=False,  # TrainingBatches shares the rows itself
             enable_progress_bar=False,  # ProgressReport counts epochs instead
             enable_model_summary=False,
         )

@@ -1,7 +1,8 @@
 """The LightningModule: a network, the BCE loss, back-propagation, metrics and the optimizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -9,18 +10,42 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from backlight.backprop.step import BackwardPass, backpropagate
+from backlight.backprop.step import Backpropagation, BackwardPass
 from backlight.backprop.trace import AutogradRecorder
-from backlight.data.batches import Batch
+from backlight.chunk import steps_at_once
+from backlight.data.batches import Batch, Steps
+from backlight.data.module import ClassificationData
 from backlight.errors import BacklightError
 from backlight.loss import BinaryCrossEntropy
 from backlight.metrics import EpochMetrics, cheap_metrics, every_metric
 from backlight.model import SigmoidMLP
 
 Backward = Literal["equations", "autograd"]
+Observe = Callable[[BackwardPass], None]
+
+
+class StepObserver:
+    """A callback that looks at some of the optimizer steps, also where one `training_step` makes many."""
+
+    takes_chunks = True
+    sees_backward_pass = True
+    """Whether `on_backward` is to be called, for which autograd must keep what it would forget."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether to look at this step, the first being 0."""
+        raise NotImplementedError
+
+    def on_backward(self, step: int, passed: BackwardPass) -> None:
+        """Called with what back-propagation computed from the rows of this process."""
+
+    def on_gradients(self, step: int) -> None:
+        """Called when every `.grad` is that of all processes together, and not yet clipped."""
+
+    def on_update(self, step: int) -> None:
+        """Called when the optimizer has made its step."""
 
 
 class Classifier(LightningModule):
@@ -63,17 +88,13 @@ class Classifier(LightningModule):
         self.loss = loss or BinaryCrossEntropy()
         self.backward_by = backward
         self.gradient_clip_val = gradient_clip_val
-        self.observe: Callable[[BackwardPass], None] | None = None
-        """Is given the next backward pass, once, before gradients are averaged and clipped."""
+        self._observers: list[StepObserver] = []
+        self._makes_chunks = False
+        self._searches = isinstance(optimizer, LBFGS)
+        self._propagation: Backpropagation
         self.train_metrics = EpochMetrics(self.loss, cheap_metrics(num_outputs))
         self.val_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
         self.test_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
-
-    @property
-    def is_logged_step(self) -> bool:
-        """Whether step-wise values of the coming optimizer step are to be logged."""
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set in its __init__
-        return self.global_step % every == 0
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)
@@ -82,28 +103,34 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         return [self.optimizer], [] if self.schedule is None else [self.schedule]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        x, y = batch
-        batch_size = self._rows_per_process(len(x))
-        results: list[tuple[Tensor, Tensor]] = []
+    def on_fit_start(self) -> None:
+        callbacks: list[object] = self.trainer.callbacks  # type: ignore[attr-defined]  # set in its __init__
+        self._observers = [callback for callback in callbacks if isinstance(callback, StepObserver)]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        # Autograd's hooks between processes expect one backward pass per training_step.
+        by_equations = self.backward_by == "equations"
+        if isinstance(data, ClassificationData) and (by_equations or self.trainer.world_size == 1):
+            data.steps_at_once = steps_at_once(self.trainer, self, data.rows_per_step)
+            self._makes_chunks = data.steps_at_once > 1
 
-        def closure() -> Tensor:
-            results.append(self._backpropagate(x, y, batch_size))
-            return results[-1][1]
-
-        step, logged = self.global_step, self.is_logged_step
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
-        optimizer.step(closure)
-        logits, loss = results[0]  # L-BFGS calls the closure again, at other weights
-        self.train_metrics.update(logits, y)
-        if logged and self.logger is not None:
-            mean: Tensor = self.trainer.strategy.reduce(loss, reduce_op="mean")
-            self.logger.log_metrics({"train/step_loss": mean.item()}, step)
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        # Callbacks have seen the gradients by now, so what they log is not clipped.
-        self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
+    def training_step(self, batch: Steps | Batch, batch_idx: int) -> None:
+        """Make a step with each batch given, one after the other."""
+        steps = batch if isinstance(batch, Steps) else Steps.single(batch)
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if isinstance(self.model, SigmoidMLP):
+            self._propagation = Backpropagation(self.model)
+        logits: list[Tensor] = []
+        losses: dict[int, Tensor] = {}
+        for step, (x, y, batch_size) in enumerate(steps, start=self.global_step):
+            is_logged = step % every == 0
+            found, loss = self._step(step, x, y, batch_size, with_loss=is_logged or self._searches)
+            logits.append(found)
+            if is_logged and loss is not None:
+                losses[step] = loss
+        self.train_metrics.update(torch.cat(logits), steps.y)
+        self._log_step_losses(losses)
+        # Lightning counts calls and takes them for steps.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped += len(logits) - 1
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         # The epoch's figures are logged here and not at its end, where callbacks read them.
@@ -162,36 +189,76 @@ class Classifier(LightningModule):
             sync_dist=True,
         )
 
-    def _backpropagate(self, x: Tensor, y: Tensor, batch_size: float) -> tuple[Tensor, Tensor]:
-        """Fill `.grad`; returns the logits and the loss, both detached."""
-        observe, self.observe = self.observe, None
-        if self.backward_by == "equations":
-            assert isinstance(self.model, SigmoidMLP)
-            targets = self.loss.targets(y)
-            passed = backpropagate(self.model, x, targets, self.loss.positive_weight, batch_size=batch_size)
-            if observe is not None:
-                observe(passed)
-            self._average_gradients()
-            return passed.logits, self.loss(passed.logits, y, batch_size)
-        with nullcontext() if observe is None else AutogradRecorder(self.model) as recorder:
+    def _step(
+        self, step: int, x: Tensor, y: Tensor, batch_size: float, *, with_loss: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Make one optimizer step; returns the logits and the loss before it, the latter if asked for."""
+        due = [observer for observer in self._observers if observer.is_due(step)]
+        backpropagate = self._by_equations if self.backward_by == "equations" else self._by_autograd
+        results: list[tuple[Tensor, Tensor | None]] = []
+
+        def closure() -> Tensor | None:
+            observers = [] if results else due  # L-BFGS calls it again, at other weights
+            passes = [partial(o.on_backward, step) for o in observers if o.sees_backward_pass]
+            results.append(backpropagate(x, y, batch_size, passes, with_loss=with_loss))
+            for observer in observers:
+                observer.on_gradients(step)
+            if self.gradient_clip_val is not None:
+                self.clip_gradients(self.optimizer, self.gradient_clip_val, "norm")
+            return results[-1][1]
+
+        self._update(closure)
+        for observer in due:
+            observer.on_update(step)
+        return results[0]
+
+    def _update(self, closure: Callable[[], Any]) -> None:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        if not self._makes_chunks:
+            optimizer.step(closure)
+            return
+        # Lightning's wrapper costs as much as a step of a small network; what it counts is counted here.
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        self.optimizer.step(closure)
+        progress.increment_completed()
+
+    def _by_equations(
+        self, x: Tensor, y: Tensor, batch_size: float, observe: Sequence[Observe], *, with_loss: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Fill `.grad`; returns the logits and, if asked for, the loss."""
+        passed = self._propagation.backpropagate(
+            x, self.loss.targets(y), self.loss.positive_weight, batch_size=batch_size
+        )
+        for see in observe:
+            see(passed)
+        self._average_gradients()
+        return passed.logits, self.loss(passed.logits, y, batch_size) if with_loss else None
+
+    def _by_autograd(
+        self, x: Tensor, y: Tensor, batch_size: float, observe: Sequence[Observe], *, with_loss: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same by PyTorch, which needs the loss in any case."""
+        with AutogradRecorder(self.model) if observe else nullcontext() as recorder:
             logits = self(x)
         if recorder is not None:
             recorder.retain(logits)
         loss: Tensor = self.loss(logits, y, batch_size)
         self.optimizer.zero_grad()
         self.manual_backward(loss)
-        if observe is not None and recorder is not None:
-            observe(recorder.retained())
+        if recorder is not None:
+            for see in observe:
+                see(recorder.retained())
         return logits.detach(), loss.detach()
 
-    def _rows_per_process(self, rows: int) -> float:
-        """The mean over processes: dividing each sum by it makes the mean of the results exact."""
-        if self.trainer.world_size == 1:
-            return rows
-        mean: Tensor = self.trainer.strategy.reduce(
-            torch.tensor(float(rows), device=self.device), reduce_op="mean"
-        )
-        return float(mean)
+    def _log_step_losses(self, losses: Mapping[int, Tensor]) -> None:
+        """Log the loss of each step, all read at once: reading one makes a GPU wait."""
+        if not losses or self.logger is None:
+            return
+        mean: Tensor = self.trainer.strategy.reduce(torch.stack(list(losses.values())), reduce_op="mean")
+        for step, loss in zip(losses, mean.tolist(), strict=True):
+            self.logger.log_metrics({"train/step_loss": loss}, step)
 
     def _average_gradients(self) -> None:
         """Take the mean over processes, as autograd's own hooks would."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from backlight.backprop import equations
 from backlight.backprop.activations import ACTIVATIONS, ActivationName
-from backlight.backprop.step import backpropagate
+from backlight.backprop.step import Backpropagation
 from backlight.model import SigmoidMLP
 
 
@@ -51,7 +51,7 @@ def test_gradients_equal_autograd(
     )
     expected = torch.autograd.grad(loss, list(model.parameters()))
 
-    result = backpropagate(model, x, targets, positive_weight, sample_weight)
+    result = Backpropagation(model).backpropagate(x, targets, positive_weight, sample_weight)
 
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
@@ -76,7 +76,7 @@ def test_deltas_are_derivatives_by_pre_activations(network: tuple[SigmoidMLP, Te
     for hook in hooks:
         hook.remove()
 
-    for delta, z in zip(backpropagate(model, x, y).deltas, pre_activations, strict=True):
+    for delta, z in zip(Backpropagation(model).backpropagate(x, y).deltas, pre_activations, strict=True):
         torch.testing.assert_close(delta[0], z.grad)
 
 
@@ -93,8 +93,8 @@ def test_worked_example_by_hand() -> None:
     # One neuron per layer, all weights 1, biases 0, x = 0, y = 1: σ(0) = ½, z₂ = ½, so
     # delta₂ = σ(½) − 1, delta₁ = delta₂·¼, ∂L/∂W₂ = delta₂·½, ∂L/∂W₁ = 0.
     model = SigmoidMLP(1, [1], init="constant").double()
-    result = backpropagate(
-        model, torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    result = Backpropagation(model).backpropagate(
+        torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
     )
     error = 1 / (1 + torch.exp(torch.tensor(-0.5, dtype=torch.float64))) - 1
     first, second = model.linear_layers
@@ -120,7 +120,7 @@ def test_members_do_not_touch_each_other() -> None:
     stacked = equations.gradients(passed, equations.deltas(passed, weights, delta, members[0].activation))
 
     for index, member in enumerate(members):
-        backpropagate(member, x[index], y[index])
+        Backpropagation(member).backpropagate(x[index], y[index])
         for layer, (weight, bias) in zip(member.linear_layers, stacked, strict=True):
             torch.testing.assert_close(layer.weight.grad, weight[index])
             torch.testing.assert_close(layer.bias.grad, bias[index, 0])

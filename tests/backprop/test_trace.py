@@ -12,7 +12,7 @@ from backlight.backprop import equations
 from backlight.backprop.activations import ACTIVATIONS, Activation, ActivationName
 from backlight.backprop.contributions import contributions
 from backlight.backprop.gradcheck import gradcheck
-from backlight.backprop.step import backward_pass, join
+from backlight.backprop.step import Backpropagation, join
 from backlight.backprop.trace import LayerTrace, layers_of, trace
 from backlight.model import SigmoidMLP
 from tests.backprop.test_equations import networks
@@ -158,7 +158,7 @@ def test_joined_passes_have_the_contributions_of_each(activation: ActivationName
     models = [SigmoidMLP(2, [3, 4], activation=activation, seed=seed) for seed in range(3)]
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     y = (x[:, :1] > 0).float()
-    joined = join([backward_pass(model, x, y) for model in models])
+    joined = join([Backpropagation(model).backward_pass(x, y) for model in models])
     weights = [
         torch.stack([layer.weight.detach() for layer in same])
         for same in zip(*(model.linear_layers for model in models), strict=True)

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tensorboard.plugins.custom_scalar import layout_pb2
+from torch.optim import SGD
 
 from backlight.assemble import build_data
 from backlight.callbacks import backprop
 from backlight.callbacks.history import History
-from backlight.classifier import Classifier
 from backlight.model import SigmoidMLP
 from tests.conftest import Call, TrainedRun
 from tests.test_tensorboard import events
@@ -153,7 +153,7 @@ def test_a_run_that_fails_in_its_first_step_says_so(call: Call, monkeypatch: pyt
     def fail(*_: object) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(Classifier, "on_before_optimizer_step", fail)
+    monkeypatch.setattr(SGD, "step", fail)
     result = call("train", "data=moons", "hydra.run.dir=run")
     assert result.code == 1
     assert "RuntimeError: planted" in result.out + result.err

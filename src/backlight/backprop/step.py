@@ -54,45 +54,58 @@ def _join(lists: Sequence[list[Tensor]]) -> list[Tensor]:
     return [torch.cat(same) for same in zip(*lists, strict=True)]
 
 
-@torch.no_grad()
-def backward_pass(
-    model: SigmoidMLP,
-    x: Tensor,
-    y: Tensor,
-    positive_weight: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    batch_size: float | None = None,
-) -> BackwardPass:
-    """Differentiate the mean BCE of this batch; the model and its `.grad` stay as they are.
+class Backpropagation:
+    """Back-propagation through one network, batch after batch.
+
+    It reads the parameters through views made once: valid while they change in place, as optimizers and
+    `load_state_dict` do, and not after the model has moved to another device.
 
     Args:
-        model: its parameters are read through views, not copied.
-        x: `[batch, features]`
-        y: `[batch, outputs]`, in [0, 1].
-        positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
-        sample_weight: `[batch, 1]`, see there.
-        batch_size: rows of the whole batch where this is only one process's share of it.
+        model: the network.
     """
-    layers = model.linear_layers
-    weights = [layer.weight[None] for layer in layers]
-    biases = [layer.bias[None, None] for layer in layers]
-    passed = equations.forward(x[None], weights, biases, model.activation)
-    error = equations.output_delta(passed.logits, y[None], positive_weight, sample_weight, batch_size)
-    deltas = equations.deltas(passed, weights, error, model.activation)
-    return BackwardPass(passed, deltas, equations.gradients(passed, deltas))
 
+    def __init__(self, model: SigmoidMLP) -> None:
+        self._parameters = [(layer.weight, layer.bias) for layer in model.linear_layers]
+        self._weights = [weight.detach()[None] for weight, _ in self._parameters]
+        self._biases = [bias.detach()[None, None] for _, bias in self._parameters]
+        self._activation = model.activation
 
-def backpropagate(
-    model: SigmoidMLP,
-    x: Tensor,
-    y: Tensor,
-    positive_weight: Tensor | None = None,
-    sample_weight: Tensor | None = None,
-    batch_size: float | None = None,
-) -> BackwardPass:
-    """`backward_pass`, and set `.grad` of every parameter to its gradient."""
-    result = backward_pass(model, x, y, positive_weight, sample_weight, batch_size)
-    for layer, (weight_gradient, bias_gradient) in zip(model.linear_layers, result.gradients, strict=True):
-        layer.weight.grad = weight_gradient[0]
-        layer.bias.grad = bias_gradient[0, 0]
-    return result
+    @torch.no_grad()
+    def backward_pass(
+        self,
+        x: Tensor,
+        y: Tensor,
+        positive_weight: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        batch_size: float | None = None,
+    ) -> BackwardPass:
+        """Differentiate the mean BCE of this batch; the model and its `.grad` stay as they are.
+
+        Args:
+            x: `[batch, features]`
+            y: `[batch, outputs]`, in [0, 1].
+            positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
+            sample_weight: `[batch, 1]`, see there.
+            batch_size: rows of the whole batch where this is only one process's share of it.
+        """
+        passed = equations.forward(x[None], self._weights, self._biases, self._activation)
+        error = equations.output_delta(passed.logits, y[None], positive_weight, sample_weight, batch_size)
+        deltas = equations.deltas(passed, self._weights, error, self._activation)
+        return BackwardPass(passed, deltas, equations.gradients(passed, deltas))
+
+    def backpropagate(
+        self,
+        x: Tensor,
+        y: Tensor,
+        positive_weight: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        batch_size: float | None = None,
+    ) -> BackwardPass:
+        """`backward_pass`, and set `.grad` of every parameter to its gradient."""
+        result = self.backward_pass(x, y, positive_weight, sample_weight, batch_size)
+        for (weight, bias), (weight_gradient, bias_gradient) in zip(
+            self._parameters, result.gradients, strict=True
+        ):
+            weight.grad = weight_gradient[0]
+            bias.grad = bias_gradient[0, 0]
+        return result

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from backlight.backprop import equations
 from backlight.backprop.activations import Activation
 from backlight.backprop.equations import ForwardPass
-from backlight.backprop.step import BackwardPass, backward_pass
+from backlight.backprop.step import Backpropagation, BackwardPass
 from backlight.model import SigmoidMLP
 
 NO_CHAIN = "model: must be a chain of nn.Linear layers with activations between them"
@@ -80,7 +80,7 @@ def trace(
         return _by_autograd(model, x, y, positive_weight, sample_weight)
     if not isinstance(model, SigmoidMLP):
         raise ValueError("backward=equations: only a SigmoidMLP has them; use backward=autograd")
-    passed = backward_pass(model, x, y, positive_weight, sample_weight)
+    passed = Backpropagation(model).backward_pass(x, y, positive_weight, sample_weight)
     loss = equations.binary_cross_entropy(passed.logits, y, positive_weight, sample_weight)
     names = [f"layers.{index}" for index in range(len(passed.deltas))]
     return Trace(_of_one(names, model.linear_layers, passed, model.activation), loss.detach())

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.tensorboard import SummaryWriter
 
 from backlight.backprop.activations import Activation
 from backlight.backprop.contributions import LayerContributions, contributions
@@ -19,10 +20,9 @@ from backlight.backprop.step import BackwardPass, join
 from backlight.backprop.trace import LayerTrace, layers_of
 from backlight.callbacks.backprop_plots import Moment, heat_map, network
 from backlight.callbacks.history import History
-from backlight.callbacks.reach import folder_of, writer_of
+from backlight.callbacks.reach import folder_of, steps_per_epoch, writer_of
 from backlight.callbacks.tensorboard import write_histogram, write_scalars
-from backlight.classifier import Classifier
-from backlight.data.batches import Batch
+from backlight.classifier import Classifier, StepObserver
 from backlight.files import write_whole
 from backlight.model import SigmoidMLP
 from backlight.ranges import Count
@@ -48,7 +48,7 @@ LAYOUT = {
 }
 
 
-class BackpropMonitor(Callback):
+class BackpropMonitor(StepObserver, Callback):
     """Shows in TensorBoard what back-propagation computed at some steps, and draws `backprop.png`.
 
     Per layer the scalars `rms_delta`, `survival`, `saturation`, `update_to_weight` and `gsnr` (see
@@ -67,6 +67,9 @@ class BackpropMonitor(Callback):
         self.every_n_steps = every_n_steps
         self._layers: dict[str, nn.Linear] = {}
         self._activation: Activation | None = None
+        self._writer: SummaryWriter | None = None
+        self._clips = False
+        self._steps_per_epoch = self._steps = 0
         self._before: list[Tensor] = []
         self._waiting: list[_Record] = []
         self._records = 0
@@ -82,39 +85,68 @@ class BackpropMonitor(Callback):
         }
         self._activation = pl_module.model.activation if isinstance(pl_module.model, SigmoidMLP) else None
         self._before = [torch.empty_like(weight) for weight in self._weights]
+        self._clips = pl_module.gradient_clip_val is not None
+        assert trainer.max_epochs is not None
+        self._steps_per_epoch = steps_per_epoch(trainer)
+        self._steps = trainer.max_epochs * self._steps_per_epoch
         self._drawn = time.monotonic()
-        writer = writer_of(trainer)
-        if writer is not None:
-            writer.add_custom_scalars(LAYOUT)
+        self._writer = writer_of(trainer)
+        if self._writer is not None:
+            self._writer.add_custom_scalars(LAYOUT)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, Classifier)
-        if self._is_due(trainer, batch_idx) and len(batch[0]) and writer_of(trainer) is not None:
-            clips = pl_module.gradient_clip_val is not None
-            pl_module.observe = partial(self._observe, trainer, clips=clips)
+    def is_due(self, step: int) -> bool:
+        if self._writer is None:
+            return False
+        if self.cadence == "epoch":
+            return step % self._steps_per_epoch == 0
+        if self.cadence == "every_n_steps":
+            return step % self.every_n_steps == 0
+        return is_log_spaced(step) or step + 1 == self._steps
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        if not (self._waiting and self._waiting[-1].step + 1 == trainer.global_step):
-            return
+    @torch.no_grad()
+    def on_backward(self, step: int, passed: BackwardPass) -> None:
+        """Take the record of the step that is being made.
+
+        Records of small networks wait, since the figures of many cost hardly more than those of one;
+        a record of a large one is worked up at once, since keeping it costs memory.
+        """
+        assert self._writer is not None
+        if is_log_spaced(self._records):
+            for name, delta in zip(self._layers, passed.deltas, strict=True):
+                write_histogram(self._writer, f"deltas/{name}", delta, step)
+        self._records += 1
+        entries = sum(delta.numel() for delta in passed.deltas) + sum(w.numel() for w in self._weights)
+        record = _Record(step, passed, entries)
+        if self._waiting and self._waiting[0].rows != record.rows:
+            self._write()
+        self._waiting.append(record)
+        if record.is_large:
+            torch._foreach_copy_(self._before, self._weights)
+            record.before = [weight[None] for weight in self._weights]
+            self._measure([record])
+        else:
+            record.before = [weight.clone()[None] for weight in self._weights]
+            if self._clips:  # in place
+                gradients = [(weight.clone(), bias.clone()) for weight, bias in passed.gradients]
+                record.passed = replace(passed, gradients=gradients)
+
+    @torch.no_grad()
+    def on_update(self, step: int) -> None:
         record = self._waiting[-1]
         if record.is_large:
             # In place and all layers at once: a copy of wide layers costs more than the arithmetic.
             sizes = torch._foreach_norm(self._before)
             torch._foreach_sub_(self._before, self._weights)
             record.update_to_weight = torch.stack(torch._foreach_norm(self._before)) / torch.stack(sizes)
-            self._write(trainer)
+            self._write()
         else:
             record.after = [weight.clone()[None] for weight in self._weights]
             if len(self._waiting) * record.entries > WAITING_ENTRIES:
-                self._write(trainer)
+                self._write()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._waiting:
-            self._write(trainer)
+            self._write()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer)
@@ -146,47 +178,9 @@ class BackpropMonitor(Callback):
         self._heat.load_state_dict(heat)
         self._moments.load_state_dict(moments)
 
-    def _is_due(self, trainer: Trainer, batch_idx: int) -> bool:
-        step = trainer.global_step
-        if self.cadence == "epoch":
-            return batch_idx == 0
-        if self.cadence == "every_n_steps":
-            return step % self.every_n_steps == 0
-        assert trainer.max_epochs is not None
-        return is_log_spaced(step) or step + 1 == trainer.max_epochs * trainer.num_training_batches
-
     @property
     def _weights(self) -> list[Tensor]:
         return [layer.weight.detach() for layer in self._layers.values()]
-
-    @torch.no_grad()
-    def _observe(self, trainer: Trainer, passed: BackwardPass, *, clips: bool) -> None:
-        """Take the record of the step that is being made.
-
-        Records of small networks wait, since the figures of many cost hardly more than those of one;
-        a record of a large one is worked up at once, since keeping it costs memory.
-        """
-        step = trainer.global_step
-        if is_log_spaced(self._records):
-            writer = writer_of(trainer)
-            assert writer is not None
-            for name, delta in zip(self._layers, passed.deltas, strict=True):
-                write_histogram(writer, f"deltas/{name}", delta, step)
-        self._records += 1
-        entries = sum(delta.numel() for delta in passed.deltas) + sum(w.numel() for w in self._weights)
-        record = _Record(step, passed, entries)
-        if self._waiting and self._waiting[0].rows != record.rows:
-            self._write(trainer)
-        self._waiting.append(record)
-        if record.is_large:
-            torch._foreach_copy_(self._before, self._weights)
-            record.before = [weight[None] for weight in self._weights]
-            self._measure([record])
-        else:
-            record.before = [weight.clone()[None] for weight in self._weights]
-            if clips:  # in place
-                gradients = [(weight.clone(), bias.clone()) for weight, bias in passed.gradients]
-                record.passed = replace(passed, gradients=gradients)
 
     @torch.no_grad()
     def _measure(self, records: list["_Record"]) -> None:
@@ -207,14 +201,13 @@ class BackpropMonitor(Callback):
         for record in records:
             record.forget()
 
-    def _write(self, trainer: Trainer) -> None:
+    def _write(self) -> None:
         """Write the figures of the records that wait."""
         records, self._waiting = self._waiting, []
         unmeasured = [record for record in records if record.after]  # not of a step that failed
         if unmeasured:
             self._measure(unmeasured)
-        writer = writer_of(trainer)
-        assert writer is not None
+        assert self._writer is not None
         for record in records:
             values = {
                 f"{figure}/{name}": value
@@ -224,16 +217,16 @@ class BackpropMonitor(Callback):
             if record.update_to_weight is not None:
                 updates = zip(self._layers, record.update_to_weight.tolist(), strict=True)
                 values |= {f"update_to_weight/{name}": value for name, value in updates}
-            write_scalars(writer, values, record.step)
+            write_scalars(self._writer, values, record.step)
         if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
-            self._draw_heat_map(trainer)
+            self._draw_heat_map()
 
     def _finish(self, trainer: Trainer) -> None:
         if self._waiting:
-            self._write(trainer)
-        if writer_of(trainer) is None or not self._moments.items:
+            self._write()
+        if self._writer is None or not self._moments.items:
             return
-        self._draw_heat_map(trainer)
+        self._draw_heat_map()
         first, last = self._moments.items[0], self._latest or self._moments.items[-1]
         middle = min(self._moments.items, key=lambda moment: abs(2 * moment.step - last.step))
         moments = {moment.step: moment for moment in (first, middle, last)}
@@ -248,15 +241,14 @@ class BackpropMonitor(Callback):
             figure.savefig(picture, format="png", pil_kwargs={"compress_level": 2})
             write_whole(folder_of(trainer).backprop_picture, picture.getvalue())
 
-    def _draw_heat_map(self, trainer: Trainer) -> None:
-        writer = writer_of(trainer)
+    def _draw_heat_map(self) -> None:
         steps, columns = zip(*self._heat.items, strict=True)
         rows = [min(layer.out_features, HEAT_MAP_ROWS) for layer in self._layers.values()]
         values = torch.stack(columns, dim=1).split(rows)
         layers = [(name, value.numpy()) for name, value in zip(self._layers, values, strict=True)]
         figure = heat_map(steps, layers)
-        if writer is not None and figure is not None:
-            writer.add_figure("error_contributions", figure, trainer.global_step)
+        if self._writer is not None and figure is not None:
+            self._writer.add_figure("error_contributions", figure, steps[-1])
         self._drawn = time.monotonic()
 
 

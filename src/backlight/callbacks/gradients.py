@@ -1,20 +1,20 @@
 """Gradient norms and histograms of weights and gradients, per layer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
-from torch.optim import Optimizer
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from backlight.callbacks.reach import writer_of
 from backlight.callbacks.tensorboard import write_histogram, write_scalars
-from backlight.classifier import Classifier
+from backlight.classifier import Classifier, StepObserver
+from backlight.data.batches import Steps
 from backlight.ranges import Natural
 
 
-class GradientMonitor(Callback):
+class GradientMonitor(StepObserver, Callback):
     """Logs what back-propagation gave each layer, before clipping.
 
     `gradient_norm/total` and `gradient_norm/<layer>` (Euclidean, weights and bias together) at every
@@ -25,43 +25,54 @@ class GradientMonitor(Callback):
             parameter; 0 draws none.
     """
 
+    sees_backward_pass = False
+
     def __init__(self, *, histogram_every_n_steps: Natural = 100) -> None:
         self.histogram_every_n_steps = histogram_every_n_steps
-        self._seen_step = -1
+        self._log_every = 1
+        self._writer: SummaryWriter | None = None
+        self._parameters: dict[str, nn.Parameter] = {}
+        self._norms: dict[int, Tensor] = {}
 
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        step = trainer.global_step
-        draws = self.histogram_every_n_steps > 0 and step % self.histogram_every_n_steps == 0
-        if not (pl_module.is_logged_step or draws) or step == self._seen_step:
-            return  # L-BFGS comes here several times a step
-        self._seen_step = step
-        writer = writer_of(trainer)
-        if writer is None:
-            return
-        gradients = {
-            name: parameter.grad
-            for name, parameter in pl_module.model.named_parameters()
-            if parameter.grad is not None
-        }
-        if pl_module.is_logged_step:
-            _write_norms(writer, gradients, step)
-        if draws:
-            for name, parameter in pl_module.model.named_parameters():
-                write_histogram(writer, f"weights/{name}", parameter, step)
+        self._log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set in its __init__
+        self._writer = writer_of(trainer)
+        self._parameters = dict(pl_module.model.named_parameters())
+
+    def is_due(self, step: int) -> bool:
+        return self._writer is not None and (step % self._log_every == 0 or self._draws(step))
+
+    def on_gradients(self, step: int) -> None:
+        gradients = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+        if step % self._log_every == 0:
+            self._norms[step] = torch.stack(torch._foreach_norm(list(gradients.values())))
+        if self._draws(step) and self._writer is not None:
+            for name, parameter in self._parameters.items():
+                write_histogram(self._writer, f"weights/{name}", parameter, step)
                 if name in gradients:
-                    write_histogram(writer, f"gradients/{name}", gradients[name], step)
+                    write_histogram(self._writer, f"gradients/{name}", gradients[name], step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Steps, batch_idx: int
+    ) -> None:
+        if self._norms and self._writer is not None:
+            _write_norms(self._writer, list(self._parameters), self._norms)
+        self._norms = {}
+
+    def _draws(self, step: int) -> bool:
+        return self.histogram_every_n_steps > 0 and step % self.histogram_every_n_steps == 0
 
 
-def _write_norms(writer: SummaryWriter, gradients: Mapping[str, Tensor], step: int) -> None:
-    squares: dict[str, Tensor] = {}
-    for name, gradient in gradients.items():
+def _write_norms(writer: SummaryWriter, names: Sequence[str], norms: Mapping[int, Tensor]) -> None:
+    """Write the norms `[parameters]` of each step, all read at once: reading one makes a GPU wait."""
+    squares = torch.stack(list(norms.values())).square().cpu()
+    of_layer: dict[str, Tensor] = {}
+    for name, square in zip(names, squares.T, strict=True):
         layer = name.rpartition(".")[0] or name
-        square = gradient.square().sum()
-        squares[layer] = squares[layer] + square if layer in squares else square
-    every = torch.stack(list(squares.values()))
-    norms = torch.cat([every, every.sum()[None]]).sqrt().tolist()
-    tags = [f"gradient_norm/{layer}" for layer in (*squares, "total")]
-    write_scalars(writer, dict(zip(tags, norms, strict=True)), step)
+        of_layer[layer] = of_layer.get(layer, torch.zeros(len(norms))) + square
+    of_layer["total"] = squares.sum(dim=1)
+    values = torch.stack(list(of_layer.values())).sqrt().T.tolist()
+    tags = [f"gradient_norm/{layer}" for layer in of_layer]
+    for step, row in zip(norms, values, strict=True):
+        write_scalars(writer, dict(zip(tags, row, strict=True)), step)

@@ -7,7 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich import get_console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from backlight.data.batches import Batch
+from backlight.callbacks.reach import steps_per_epoch
+from backlight.data.batches import Steps
 from backlight.ranges import Natural
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ class ProgressReport(Callback):
         print_every_n_epochs: epochs between two lines (after the first epoch, and after every n-th);
             0 prints none, None prints about ten per run.
     """
+
+    takes_chunks = True
 
     def __init__(self, *, bar: bool = True, print_every_n_epochs: Natural | None = None) -> None:
         self.bar = bar
@@ -42,20 +45,21 @@ class ProgressReport(Callback):
             console=get_console(),
             transient=True,
         )
-        total = _epochs(trainer) * trainer.num_training_batches
-        done = int(trainer.current_epoch * trainer.num_training_batches)
-        self._task = self._progress.add_task(_epoch(trainer), total=total, completed=done, metrics="")
+        total = _epochs(trainer) * steps_per_epoch(trainer)
+        self._task = self._progress.add_task(
+            _epoch(trainer), total=total, completed=trainer.global_step, metrics=""
+        )
         self._progress.start()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Steps, batch_idx: int
     ) -> None:
         if self._progress is not None and time.monotonic() - self._updated > SECONDS_BETWEEN_UPDATES:
             self._updated = time.monotonic()
             self._progress.update(
                 self._task,
                 description=_epoch(trainer),
-                completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,
+                completed=trainer.global_step,
                 metrics=_metrics(trainer),
             )
 

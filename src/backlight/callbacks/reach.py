@@ -4,6 +4,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 
+from backlight.data.batches import TrainingBatches
 from backlight.data.module import ClassificationData
 from backlight.run_folder import RunFolder
 
@@ -26,3 +27,9 @@ def data_of(trainer: Trainer) -> ClassificationData:
     data = trainer.datamodule  # type: ignore[attr-defined]  # set in its __init__, without an annotation
     assert isinstance(data, ClassificationData)
     return data
+
+
+def steps_per_epoch(trainer: Trainer) -> int:
+    """Optimizer steps in an epoch of the training that has started."""
+    loader = trainer.train_dataloader
+    return loader.num_batches if isinstance(loader, TrainingBatches) else int(trainer.num_training_batches)

@@ -1,6 +1,7 @@
 """Batches of tensors that are already in memory on the training device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -38,15 +39,66 @@ class EpochShuffle:
 
 
 class Batches:
-    """Iterates over `(x [batch, features], y [batch, outputs])` by slicing one permuted index.
+    """Iterates over `(x [batch, features], y [batch, outputs])` in the order of the rows.
 
     Args:
-        x, y: all rows, on the device that trains.
+        x, y: all rows, on the device that reads them.
         batch_size: rows per batch over all processes together; the last batch may be smaller.
-        seed: shuffles each epoch; None keeps the order.
         rank, world_size: of this process among those that share every batch. Each row is seen by
             exactly one process.
     """
+
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.x = x
+        self.y = y
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for x, y in zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True):
+            yield x[self.rank :: self.world_size], y[self.rank :: self.world_size]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The batches of successive optimizer steps.
+
+    Attributes:
+        x, y: the rows of all of them, one batch after the other.
+        rows: of each batch.
+        batch_sizes: what each batch's loss is a mean over: its rows, or with several processes the mean
+            number of rows per process, so that the mean of all processes' gradients is exact.
+    """
+
+    x: Tensor
+    y: Tensor
+    rows: list[int]
+    batch_sizes: Sequence[float]
+
+    @classmethod
+    def single(cls, batch: Batch) -> "Steps":
+        x, y = batch
+        return cls(x, y, [len(x)], [len(x)])
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """x, y and batch size of each step."""
+        return zip(self.x.split(self.rows), self.y.split(self.rows), self.batch_sizes, strict=True)
+
+
+class TrainingBatches:
+    """Iterates over the batches of an epoch, shuffled, several `Steps` at a time.
+
+    Args:
+        x, y, batch_size, rank, world_size: as for `Batches`.
+        seed: shuffles each epoch; None keeps the order.
+        steps_at_once: batches in each `Steps`; the last may have fewer.
+    """
+
+    batch_sampler = None  # Lightning asks whatever has a sampler for one
 
     def __init__(
         self,
@@ -54,26 +106,43 @@ class Batches:
         y: Tensor,
         batch_size: int,
         seed: int | None = None,
+        *,
+        steps_at_once: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.x = x
         self.y = y
         self.batch_size = batch_size
+        self.steps_at_once = steps_at_once
         self.rank = rank
         self.world_size = world_size
-        # Lightning calls `sampler.set_epoch`, and asks whatever has a sampler for a batch sampler too.
-        self.sampler = EpochShuffle(len(x), seed)
-        self.batch_sampler = None
+        self.sampler = EpochShuffle(len(x), seed)  # Lightning calls its `set_epoch`
 
-    def __len__(self) -> int:
+    @property
+    def num_batches(self) -> int:
+        """Optimizer steps in an epoch."""
         return -(-len(self.x) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Batch]:
-        if self.sampler.seed is None and self.world_size == 1:
-            yield from zip(self.x.split(self.batch_size), self.y.split(self.batch_size), strict=True)
-            return
-        order = self.sampler.order().to(self.x.device)
-        for start in range(0, len(order), self.batch_size):
-            index = order[start : start + self.batch_size][self.rank :: self.world_size]
-            yield self.x[index], self.y[index]
+    def __len__(self) -> int:
+        return -(-self.num_batches // self.steps_at_once)
+
+    def __iter__(self) -> Iterator[Steps]:
+        order = None if self.sampler.seed is None else self.sampler.order().to(self.x.device)
+        rows_at_once = self.steps_at_once * self.batch_size
+        for start in range(0, len(self.x), rows_at_once):
+            rows = slice(start, start + rows_at_once)
+            x, y = (rows_of[rows if order is None else order[rows]] for rows_of in (self.x, self.y))
+            sizes = [len(batch) for batch in y.split(self.batch_size)]
+            if self.world_size > 1:
+                x, y = (self._share(tensor) for tensor in (x, y))
+            yield Steps(
+                x,
+                y,
+                [len(range(self.rank, size, self.world_size)) for size in sizes],
+                [size / self.world_size for size in sizes],
+            )
+
+    def _share(self, rows: Tensor) -> Tensor:
+        """Of the rows of whole batches those of this process."""
+        return torch.cat([batch[self.rank :: self.world_size] for batch in rows.split(self.batch_size)])

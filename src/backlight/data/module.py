@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from backlight.data.batches import Batch, Batches
+from backlight.data.batches import Batch, Batches, TrainingBatches
 from backlight.data.encoder import FeatureEncoder
 from backlight.data.source import Labelled
 from backlight.data.splits import split
@@ -68,6 +68,8 @@ class ClassificationData(LightningDataModule):
         self.label_noise = label_noise
         self.imbalance = imbalance
         self.seed = seed
+        self.steps_at_once = 1
+        """Batches that the training loader hands over together."""
         self.encoder: FeatureEncoder
         self.class_names: list[str]
         self._parts: dict[Part, tuple[Tensor, Tensor]] = {}
@@ -126,12 +128,22 @@ class ClassificationData(LightningDataModule):
         positive = y.sum(dim=0)
         return (len(y) - positive) / positive
 
-    def train_dataloader(self) -> Batches:
-        full = self.batch_size == "full"
-        return self._batches(
-            "train",
-            len(self.part("train")[0]) if self.batch_size == "full" else self.batch_size,
-            seed=None if full else self.run_seed,
+    @property
+    def rows_per_step(self) -> int:
+        """Training rows of one batch, over all processes together."""
+        rows = len(self.part("train")[0])
+        return rows if self.batch_size == "full" else min(self.batch_size, rows)
+
+    def train_dataloader(self) -> TrainingBatches:
+        x, y, rank, world_size = self._on_device("train")
+        return TrainingBatches(
+            x,
+            y,
+            self.rows_per_step,
+            None if self.batch_size == "full" else self.run_seed,
+            steps_at_once=self.steps_at_once,
+            rank=rank,
+            world_size=world_size,
         )
 
     def val_dataloader(self) -> Batches | list[Batches]:
@@ -158,20 +170,18 @@ class ClassificationData(LightningDataModule):
             raise BacklightError("data: columns, classes or training rows differ from those of the run")
 
     def _held_out(self, name: Part) -> Batches | list[Batches]:
-        return self._batches(name, EVALUATION_ROWS) if self.has(name) else []
+        if not self.has(name):
+            return []
+        x, y, rank, world_size = self._on_device(name)
+        return Batches(x, y, EVALUATION_ROWS, rank, world_size)
 
-    def _batches(self, name: Part, batch_size: int, seed: int | None = None) -> Batches:
-        strategy = self.trainer.strategy if self.trainer else None
-        device = strategy.root_device if strategy else torch.device("cpu")
-        x, y = (tensor.to(device) for tensor in self.part(name))
-        return Batches(
-            x,
-            y,
-            batch_size,
-            seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
-        )
+    def _on_device(self, name: Part) -> tuple[Tensor, Tensor, int, int]:
+        """The part on the device of this process, its rank, and how many processes there are."""
+        x, y = self.part(name)
+        if not self.trainer:
+            return x, y, 0, 1
+        device = self.trainer.strategy.root_device
+        return x.to(device), y.to(device), self.trainer.global_rank, self.trainer.world_size
 
 
 def outputs_for(class_names: list[str]) -> int:

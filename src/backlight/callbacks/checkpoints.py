@@ -1,0 +1,62 @@
+"""`last.ckpt` and `best.ckpt`."""
+
+import time
+from copy import deepcopy
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from backlight.run_folder import RunFolder
+
+SECONDS_BETWEEN_WRITES = 1.0
+
+
+class Checkpoints(Checkpoint):
+    """Keeps the last epoch and the best one.
+
+    The best epoch has the lowest validation loss; without validation rows there is no telling, and the
+    last one stands for it. Both are copied in memory after every epoch, and written when a second has
+    passed and when training ends, however it ends: a kill costs the epochs of that second.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.best_loss = float("inf")
+        self._unwritten: dict[str, dict[str, Any]] = {}
+        self._written = -SECONDS_BETWEEN_WRITES
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss = trainer.callback_metrics.get("val/loss")
+        is_best = loss is None or loss.item() < self.best_loss
+        if is_best and loss is not None:
+            self.best_loss = loss.item()
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        is_due = time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES
+        if not is_due:  # until it is written, training goes on changing the tensors
+            checkpoint = deepcopy(checkpoint)
+        self._unwritten |= {"last": checkpoint} | ({"best": checkpoint} if is_best else {})
+        if is_due:
+            self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, OSError):  # a full disk has no room for these either
+            self._write(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_loss": self.best_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_loss = state_dict["best_loss"]
+
+    def _write(self, trainer: Trainer) -> None:
+        for name, checkpoint in self._unwritten.items():
+            trainer.strategy.save_checkpoint(checkpoint, self.folder.checkpoint(name))
+        self._unwritten = {}
+        self._written = time.monotonic()
