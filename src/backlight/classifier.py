@@ -25,6 +25,7 @@ from backlight.model import SigmoidMLP
 
 Backward = Literal["equations", "autograd"]
 Observe = Callable[[BackwardPass], None]
+Update = Callable[[Callable[[], Any]], Any]
 
 
 class StepObserver:
@@ -89,7 +90,7 @@ class Classifier(LightningModule):
         self.backward_by = backward
         self.gradient_clip_val = gradient_clip_val
         self._observers: list[StepObserver] = []
-        self._makes_chunks = False
+        self._makes_chunks = self._is_distributed = False
         self._searches = isinstance(optimizer, LBFGS)
         self._propagation: Backpropagation
         self.train_metrics = EpochMetrics(self.loss, cheap_metrics(num_outputs))
@@ -108,8 +109,9 @@ class Classifier(LightningModule):
         self._observers = [callback for callback in callbacks if isinstance(callback, StepObserver)]
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         # Autograd's hooks between processes expect one backward pass per training_step.
+        self._is_distributed = self.trainer.world_size > 1
         by_equations = self.backward_by == "equations"
-        if isinstance(data, ClassificationData) and (by_equations or self.trainer.world_size == 1):
+        if isinstance(data, ClassificationData) and (by_equations or not self._is_distributed):
             data.steps_at_once = steps_at_once(self.trainer, self, data.rows_per_step)
             self._makes_chunks = data.steps_at_once > 1
 
@@ -119,11 +121,12 @@ class Classifier(LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if isinstance(self.model, SigmoidMLP):
             self._propagation = Backpropagation(self.model)
+        update = self._update()
         logits: list[Tensor] = []
         losses: dict[int, Tensor] = {}
         for step, (x, y, batch_size) in enumerate(steps, start=self.global_step):
             is_logged = step % every == 0
-            found, loss = self._step(step, x, y, batch_size, with_loss=is_logged or self._searches)
+            found, loss = self._step(update, step, x, y, batch_size, with_loss=is_logged or self._searches)
             logits.append(found)
             if is_logged and loss is not None:
                 losses[step] = loss
@@ -190,7 +193,7 @@ class Classifier(LightningModule):
         )
 
     def _step(
-        self, step: int, x: Tensor, y: Tensor, batch_size: float, *, with_loss: bool
+        self, update: Update, step: int, x: Tensor, y: Tensor, batch_size: float, *, with_loss: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Make one optimizer step; returns the logits and the loss before it, the latter if asked for."""
         due = [observer for observer in self._observers if observer.is_due(step)]
@@ -207,22 +210,26 @@ class Classifier(LightningModule):
                 self.clip_gradients(self.optimizer, self.gradient_clip_val, "norm")
             return results[-1][1]
 
-        self._update(closure)
+        update(closure)
         for observer in due:
             observer.on_update(step)
         return results[0]
 
-    def _update(self, closure: Callable[[], Any]) -> None:
+    def _update(self) -> Update:
+        """What makes the optimizer's step with the closure it is given."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         if not self._makes_chunks:
-            optimizer.step(closure)
-            return
+            return optimizer.step
         # Lightning's wrapper costs as much as a step of a small network; what it counts is counted here.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        progress.increment_ready()
-        self.optimizer.step(closure)
-        progress.increment_completed()
+
+        def update(closure: Callable[[], Any]) -> None:
+            progress.increment_ready()
+            self.optimizer.step(closure)
+            progress.increment_completed()
+
+        return update
 
     def _by_equations(
         self, x: Tensor, y: Tensor, batch_size: float, observe: Sequence[Observe], *, with_loss: bool
@@ -233,7 +240,8 @@ class Classifier(LightningModule):
         )
         for see in observe:
             see(passed)
-        self._average_gradients()
+        if self._is_distributed:
+            self._average_gradients()
         return passed.logits, self.loss(passed.logits, y, batch_size) if with_loss else None
 
     def _by_autograd(
@@ -262,8 +270,6 @@ class Classifier(LightningModule):
 
     def _average_gradients(self) -> None:
         """Take the mean over processes, as autograd's own hooks would."""
-        if self.trainer.world_size == 1:
-            return
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         mean = self.trainer.strategy.reduce(nn.utils.parameters_to_vector(gradients), reduce_op="mean")
         nn.utils.vector_to_parameters(mean, gradients)

@@ -29,7 +29,8 @@ from backlight.ranges import Count
 
 Cadence = Literal["log_spaced", "every_n_steps", "epoch"]
 
-RECORDS_PER_DECADE = 12
+LOG_SPACED = frozenset(math.ceil(10 ** (index / 12)) - 1 for index in range(12 * 12))
+"""Steps of which each power of ten has about twelve."""
 WAITING_ENTRIES = 2**16  # numbers in records that are worked up together: small ones cost mostly overhead
 SECONDS_BETWEEN_DRAWINGS = 60
 COLUMNS, HEAT_MAP_ROWS = 256, 256
@@ -101,7 +102,7 @@ class BackpropMonitor(StepObserver, Callback):
             return step % self._steps_per_epoch == 0
         if self.cadence == "every_n_steps":
             return step % self.every_n_steps == 0
-        return is_log_spaced(step) or step + 1 == self._steps
+        return step in LOG_SPACED or step + 1 == self._steps
 
     @torch.no_grad()
     def on_backward(self, step: int, passed: BackwardPass) -> None:
@@ -111,7 +112,7 @@ class BackpropMonitor(StepObserver, Callback):
         a record of a large one is worked up at once, since keeping it costs memory.
         """
         assert self._writer is not None
-        if is_log_spaced(self._records):
+        if self._records in LOG_SPACED:
             for name, delta in zip(self._layers, passed.deltas, strict=True):
                 write_histogram(self._writer, f"deltas/{name}", delta, step)
         self._records += 1
@@ -277,15 +278,6 @@ class _Record:
         """Give up what was measured, which may be all that keeps it in memory."""
         self.passed = BackwardPass(ForwardPass([], []), [], [])
         self.before, self.after = [], []
-
-
-def is_log_spaced(step: int) -> bool:
-    """Whether a step belongs to those of which each power of ten has about twelve."""
-
-    def bin_of(number: int) -> int:
-        return int(RECORDS_PER_DECADE * math.log10(number))
-
-    return step == 0 or bin_of(step + 1) > bin_of(step)
 
 
 def _figures(layer: LayerContributions) -> list[Tensor]:

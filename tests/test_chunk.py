@@ -1,0 +1,86 @@
+"""Many optimizer steps in one `training_step` are the steps one by one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Callback, Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader, TensorDataset
+
+from backlight.assemble import Experiment, assemble
+from backlight.classifier import Classifier
+from backlight.command import config_folder
+from backlight.config import plain
+from backlight.model import SigmoidMLP
+from backlight.run_folder import RunFolder
+
+
+class EveryStep(Callback):
+    """Somebody else's callback, which counts on being called at each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.steps.append(trainer.global_step)
+
+
+def experiment(folder: Path, *overrides: str, callbacks: tuple[Callback, ...] = ()) -> Experiment:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        shown = ["callbacks.progress=null", "resume=none"]
+        config = plain(compose("train", ["data.n_samples=300", "trainer.max_epochs=3", *shown, *overrides]))
+    del config["resume"]
+    built = assemble(config, RunFolder(folder))
+    built.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
+    built.trainer.fit(built.classifier, built.data)
+    return built
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    reader = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.log_every_n_steps=2", "callbacks.backprop.cadence=epoch"],
+        ["optimizer=adam", "trainer.gradient_clip_val=0.01", "loss.label_smoothing=0.1"],
+        ["optimizer=lbfgs", "optimizer.max_iter=3"],
+        ["model.backward=autograd"],
+    ],
+)
+def test_chunks_change_no_bit(tmp_path: Path, overrides: list[str]) -> None:
+    counter = EveryStep()
+    one_by_one = experiment(tmp_path / "steps", *overrides, callbacks=(counter,))
+    chunked = experiment(tmp_path / "chunks", *overrides)
+
+    assert counter.steps == list(range(1, 22))
+    assert (one_by_one.trainer.num_training_batches, chunked.trainer.num_training_batches) == (7, 1)
+    assert one_by_one.trainer.global_step == chunked.trainer.global_step == 21
+    expected = one_by_one.classifier.state_dict()
+    assert all(torch.equal(expected[name], value) for name, value in chunked.classifier.state_dict().items())
+    written = scalars(tmp_path / "chunks")
+    assert written == scalars(tmp_path / "steps")
+    assert [step for step, _ in written["train/loss"]] == [6, 13, 20]
+    assert (tmp_path / "chunks/metrics.csv").read_text() == (tmp_path / "steps/metrics.csv").read_text()
+
+
+def test_anyones_loader_and_trainer_can_train_a_classifier(tmp_path: Path) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    model = SigmoidMLP(3, [4])
+    before = model.layers[0].weight.detach().clone()
+    classifier = Classifier(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    trainer = Trainer(
+        max_steps=6, accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(classifier, DataLoader(TensorDataset(x, (x[:, :1] > 0).float()), batch_size=10))
+    assert trainer.global_step == 6
+    assert not torch.equal(before, model.layers[0].weight)
