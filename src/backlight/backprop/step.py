@@ -70,7 +70,6 @@ class Backpropagation:
         self._biases = [bias.detach()[None, None] for _, bias in self._parameters]
         self._activation = model.activation
 
-    @torch.no_grad()
     def backward_pass(
         self,
         x: Tensor,
@@ -88,7 +87,7 @@ class Backpropagation:
             sample_weight: `[batch, 1]`, see there.
             batch_size: rows of the whole batch where this is only one process's share of it.
         """
-        passed = equations.forward(x[None], self._weights, self._biases, self._activation)
+        passed = equations.forward(x.detach()[None], self._weights, self._biases, self._activation)
         error = equations.output_delta(passed.logits, y[None], positive_weight, sample_weight, batch_size)
         deltas = equations.deltas(passed, self._weights, error, self._activation)
         return BackwardPass(passed, deltas, equations.gradients(passed, deltas))

@@ -71,6 +71,7 @@ class BackpropMonitor(StepObserver, Callback):
         self._writer: SummaryWriter | None = None
         self._clips = False
         self._steps_per_epoch = self._steps = 0
+        self._weights: list[Tensor] = []
         self._before: list[Tensor] = []
         self._waiting: list[_Record] = []
         self._records = 0
@@ -85,6 +86,7 @@ class BackpropMonitor(StepObserver, Callback):
             name: layer for name, layer in pl_module.model.named_modules() if isinstance(layer, nn.Linear)
         }
         self._activation = pl_module.model.activation if isinstance(pl_module.model, SigmoidMLP) else None
+        self._weights = [layer.weight.detach() for layer in self._layers.values()]
         self._before = [torch.empty_like(weight) for weight in self._weights]
         self._clips = pl_module.gradient_clip_val is not None
         assert trainer.max_epochs is not None
@@ -104,7 +106,6 @@ class BackpropMonitor(StepObserver, Callback):
             return step % self.every_n_steps == 0
         return step in LOG_SPACED or step + 1 == self._steps
 
-    @torch.no_grad()
     def on_backward(self, step: int, passed: BackwardPass) -> None:
         """Take the record of the step that is being made.
 
@@ -131,7 +132,6 @@ class BackpropMonitor(StepObserver, Callback):
                 gradients = [(weight.clone(), bias.clone()) for weight, bias in passed.gradients]
                 record.passed = replace(passed, gradients=gradients)
 
-    @torch.no_grad()
     def on_update(self, step: int) -> None:
         record = self._waiting[-1]
         if record.is_large:
@@ -178,10 +178,6 @@ class BackpropMonitor(StepObserver, Callback):
         self._records = state_dict["records"]
         self._heat.load_state_dict(heat)
         self._moments.load_state_dict(moments)
-
-    @property
-    def _weights(self) -> list[Tensor]:
-        return [layer.weight.detach() for layer in self._layers.values()]
 
     @torch.no_grad()
     def _measure(self, records: list["_Record"]) -> None:

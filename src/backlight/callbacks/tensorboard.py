@@ -5,14 +5,26 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+import google_crc32c
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer import record_writer
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from backlight.callbacks.reach import data_of, writer_of
+
+
+def _masked_crc32c(data: bytes) -> int:
+    """The checksum of TensorBoard's record format."""
+    crc: int = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+# TensorBoard's own is pure Python: 0.15 µs per byte, in which its writing thread keeps training waiting.
+record_writer.masked_crc32c = _masked_crc32c
 
 LARGEST_BIN = 1e20
 BINS = 64
