@@ -21,7 +21,7 @@ from rich.table import Table
 
 from backlight.assemble import assemble
 from backlight.command import config_folder
-from backlight.config import plain
+from backlight.config import plain, task_of
 from backlight.run_folder import RunFolder
 
 NETWORKS = {
@@ -54,8 +54,7 @@ def quiet() -> None:
 def fit_seconds(overrides: list[str]) -> float:
     """Wall time of one training, from its first step to the end, data already made."""
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = plain(compose("train", [*overrides, "resume=none", "callbacks.progress=null"]))
-    del config["resume"]
+        config = plain(task_of(compose("train", [*overrides, "callbacks.progress=null"])))
     with tempfile.TemporaryDirectory() as folder:
         experiment = assemble(config, RunFolder(Path(folder)))
         started = time.perf_counter()

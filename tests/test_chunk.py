@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from backlight.assemble import Experiment, assemble
 from backlight.classifier import Classifier
 from backlight.command import config_folder
-from backlight.config import plain
+from backlight.config import plain, task_of
 from backlight.model import SigmoidMLP
 from backlight.run_folder import RunFolder
 
@@ -30,9 +30,8 @@ class EveryStep(Callback):
 
 def experiment(folder: Path, *overrides: str, callbacks: tuple[Callback, ...] = ()) -> Experiment:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        shown = ["callbacks.progress=null", "resume=none"]
-        config = plain(compose("train", ["data.n_samples=300", "trainer.max_epochs=3", *shown, *overrides]))
-    del config["resume"]
+        options = ["data.n_samples=300", "trainer.max_epochs=3", "callbacks.progress=null", *overrides]
+        config = plain(task_of(compose("train", options)))
     built = assemble(config, RunFolder(folder))
     built.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
     built.trainer.fit(built.classifier, built.data)

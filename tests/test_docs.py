@@ -19,7 +19,7 @@ from yaml import safe_load
 
 from backlight.assemble import build_data
 from backlight.command import config_folder
-from backlight.config import build, plain
+from backlight.config import build, plain, task_of
 from backlight.data.source import Labelled, labelled
 from backlight.diagnosis import symptoms
 from backlight.examination import examine
@@ -32,8 +32,7 @@ ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{
 
 def compose_train(*overrides: str) -> dict[str, Any]:
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = plain(compose("train", ["resume=none", *overrides]))
-    del config["resume"]
+        config = plain(task_of(compose("train", overrides)))
     return config
 
 

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from backlight.accelerator import Accelerator, require_accelerator
 from backlight.callbacks.backprop import BackpropMonitor
@@ -82,7 +84,8 @@ def _assemble(
 ) -> Experiment:
     data_module = build_data(data, run_seed=seed)
     data_module.setup()
-    classifier = build_classifier(model, loss, optimizer, scheduler, trainer, data_module)
+    learner = build_learner(model, loss, optimizer, scheduler, trainer, data_module)
+    classifier = build_classifier(learner, data_module.num_outputs)
     if resumed and resumed["architecture"] != classifier.model.architecture:
         raise BacklightError(
             f"{folder.checkpoint('last')}: holds the network {resumed['architecture']}, "
@@ -143,10 +146,22 @@ def build_network(node: Node, data: ClassificationData) -> SigmoidMLP:
     return build(SigmoidMLP, options, "model", num_features=data.num_features, num_outputs=data.num_outputs)
 
 
-def build_classifier(
+@dataclass(frozen=True)
+class Learner:
+    """A network and how it learns."""
+
+    network: SigmoidMLP
+    optimizer: Optimizer
+    schedule: LRScheduler | None
+    loss: BinaryCrossEntropy
+    backward: Backward
+    gradient_clip_val: float | None
+
+
+def build_learner(
     model: Node, loss: Node, optimizer: Node, scheduler: Node, trainer: Node, data: ClassificationData
-) -> Classifier:
-    """The LightningModule for data that has been set up."""
+) -> Learner:
+    """What learns data that has been set up."""
     backward, clip = model.get("backward", "equations"), trainer.get("gradient_clip_val")
     check("model.backward", backward, Backward)
     check("trainer.gradient_clip_val", clip, Positive | None)
@@ -156,14 +171,19 @@ def build_classifier(
     descent = build(algorithm, options, "optimizer", parameters=list(network.parameters()))
     decay, options = _named(SCHEDULES, scheduler, "scheduler")
     schedule = build(decay, options, "scheduler", optimizer=descent, epochs=trainer["max_epochs"])
+    return Learner(network, descent, schedule, build(build_loss, loss, "loss", data=data), backward, clip)
+
+
+def build_classifier(learner: Learner, num_outputs: int) -> Classifier:
+    """The LightningModule."""
     return Classifier(
-        network,
-        descent,
-        schedule,
-        build(build_loss, loss, "loss", data=data),
-        num_outputs=data.num_outputs,
-        backward=backward,
-        gradient_clip_val=clip,
+        learner.network,
+        learner.optimizer,
+        learner.schedule,
+        learner.loss,
+        num_outputs=num_outputs,
+        backward=learner.backward,
+        gradient_clip_val=learner.gradient_clip_val,
     )
 
 

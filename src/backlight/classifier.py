@@ -28,6 +28,14 @@ Observe = Callable[[BackwardPass], None]
 Update = Callable[[Callable[[], Any]], Any]
 
 
+def diverged(name: str, loss: float, epoch: int, lr: float) -> str:
+    """The sentence for a loss that is not a number any more; the first epoch is 0."""
+    return (
+        f"{name} is {loss} after epoch {epoch + 1}: training diverged; "
+        f"lower optimizer.lr (now {lr}) or set trainer.gradient_clip_val"
+    )
+
+
 class StepObserver:
     """A callback that looks at some of the optimizer steps, also where one `training_step` makes many."""
 
@@ -180,10 +188,8 @@ class Classifier(LightningModule):
         """
         values = metrics.compute()
         if not values["loss"].isfinite():
-            raise BacklightError(
-                f"{stage}/loss is {values['loss'].item()} after epoch {self.current_epoch + 1}: training diverged; "
-                f"lower optimizer.lr (now {self.optimizer.param_groups[0]['lr']}) or set trainer.gradient_clip_val"
-            )
+            lr = self.optimizer.param_groups[0]["lr"]
+            raise BacklightError(diverged(f"{stage}/loss", values["loss"].item(), self.current_epoch, lr))
         self.log_dict(
             {f"{stage}/{name}": value for name, value in values.items()},
             on_step=False,

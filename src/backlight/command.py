@@ -41,6 +41,11 @@ def config_folder() -> Path:
 def train() -> None:
     """`python train.py`: see `backlight.train`."""
     for argument in sys.argv[1:]:
+        sweep = argument.removeprefix("sweep.resume=").strip("'\"")
+        if sweep != argument:
+            if not Path(sweep, "multirun.yaml").is_file():
+                _refuse(f"sweep.resume={sweep}: not a sweep folder; it has no multirun.yaml", MENDABLE)
+            sys.argv[sys.argv.index(argument)] = f"hydra.sweep.dir={sweep}"
         folder = argument.removeprefix("resume=").strip("'\"")
         # Hydra creates the folder of a run that is not there.
         if folder != argument and not Path(folder, ".hydra", "config.yaml").is_file():
@@ -98,6 +103,9 @@ def _command(name: str) -> None:
             is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
             codes.append(FAILED_TRIALS if is_sweep else code)
             return None
+
+    # For trials of a sweep that are not trained by this function.
+    job.failed = lambda: codes.append(FAILED_TRIALS)  # type: ignore[attr-defined]
 
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(job)()

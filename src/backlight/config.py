@@ -5,10 +5,11 @@ them, calls the constructor, and turns every mismatch into one sentence with the
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backlight.errors import BacklightError, nearest
@@ -28,9 +29,25 @@ def build(target: Callable[..., T], node: Mapping[str, Any], key: str, **given: 
     Raises:
         BacklightError: a key nobody reads, a value of the wrong type or range, a missing value.
     """
+    check_node(target, node, key, given)
+    try:
+        return target(**given, **node)
+    except ValueError as error:
+        raise BacklightError(f"{key}.{error}" if key else str(error)) from error
+
+
+def check_node(
+    target: Callable[..., object], node: Mapping[str, Any], key: str, given: Collection[str]
+) -> None:
+    """Raises a BacklightError where `build` would, but for what the target itself refuses.
+
+    Args:
+        target, node, key: as for `build`.
+        given: names of the arguments that do not come from the config.
+    """
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(target, eval_str=True).parameters.items()
+        for name, parameter in _parameters(target).items()
         if name not in given and parameter.kind is not parameter.VAR_KEYWORD
     }
     prefix = f"{key}." if key else ""
@@ -41,10 +58,6 @@ def build(target: Callable[..., T], node: Mapping[str, Any], key: str, **given: 
     for name, parameter in parameters.items():
         if name not in node and parameter.default is parameter.empty:
             raise BacklightError(f"{prefix}{name}: a value is needed")
-    try:
-        return target(**given, **node)
-    except ValueError as error:
-        raise BacklightError(f"{prefix}{error}") from error
 
 
 def choose(options: Mapping[str, T], name: object, key: str) -> T:
@@ -68,17 +81,33 @@ def plain(node: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def task_of(config: DictConfig) -> DictConfig:
+    """The config, rid of `resume` and `sweep`: they say what the command does, not what a run is."""
+    with open_dict(config):
+        for key in [key for key in config if key in ("resume", "sweep")]:
+            del config[key]
+    return config
+
+
 def check(key: str, value: object, annotation: Any) -> None:
     """Raises a BacklightError if the value of the full key `key` does not fit the annotation."""
     if annotation is inspect.Parameter.empty:
         return
     try:
-        TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True)).validate_python(
-            value
-        )
+        _adapter(annotation).validate_python(value)
     except ValidationError as error:
         reasons = dict.fromkeys(_reason(detail["msg"]) for detail in error.errors())
         raise BacklightError(f"{key}={value}: must be {' or '.join(reasons)}") from error
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+
+
+@cache
+def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(target, eval_str=True).parameters
 
 
 def _reason(message: str) -> str:

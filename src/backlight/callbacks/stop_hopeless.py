@@ -10,9 +10,10 @@ from rich import get_console
 
 from backlight.callbacks.reach import data_of
 from backlight.classifier import Classifier
-from backlight.data.module import EVALUATION_ROWS
+from backlight.data.module import EVALUATION_ROWS, ClassificationData
 from backlight.diagnosis.measure import constant_loss
 from backlight.diagnosis.symptoms import RISEN
+from backlight.loss import BinaryCrossEntropy
 from backlight.ranges import Count
 
 log = logging.getLogger(__name__)
@@ -30,27 +31,46 @@ class StopHopeless(Callback):
         self._worst_start = float("nan")
         self._epochs = 0
 
+    def start(self, data: ClassificationData, loss: BinaryCrossEntropy, loss_at_start: float) -> None:
+        """Take what training must not stay above: its own start, or knowing nothing.
+
+        Args:
+            data: of the run.
+            loss: of the run.
+            loss_at_start: on the first training rows, before the first step.
+        """
+        y = data.part("train")[1][:EVALUATION_ROWS]
+        weight = loss.positive_weight
+        base = constant_loss(loss.targets(y), None if weight is None else weight.cpu())
+        self._worst_start = max(base, loss_at_start)
+
+    def is_hopeless(self, loss: float) -> bool:
+        """Whether to stop after an epoch with this training loss."""
+        self._epochs = self._epochs + 1 if loss > RISEN * self._worst_start else 0
+        return self._epochs >= self.patience
+
+    def reason(self, epoch: int) -> str:
+        """One line for the user; the first epoch is 0."""
+        return (
+            f"stopped after epoch {epoch + 1}: train/loss has been above {RISEN * self._worst_start:.3g} for "
+            f"{self._epochs} epochs, {RISEN} times that of its start or of predicting class shares "
+            "(callbacks.stop_hopeless=null goes on)"
+        )
+
     @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not math.isnan(self._worst_start):  # resumed
             return
         assert isinstance(pl_module, Classifier)
-        x, y = (tensor[:EVALUATION_ROWS].to(pl_module.device) for tensor in data_of(trainer).part("train"))
-        loss = pl_module.loss
-        base = constant_loss(loss.targets(y), loss.positive_weight)
-        self._worst_start = max(base, loss(pl_module(x), y).item())
+        data = data_of(trainer)
+        x, y = (tensor[:EVALUATION_ROWS].to(pl_module.device) for tensor in data.part("train"))
+        self.start(data, pl_module.loss, pl_module.loss(pl_module(x), y).item())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = trainer.callback_metrics["train/loss"].item()
-        self._epochs = self._epochs + 1 if loss > RISEN * self._worst_start else 0
-        if self._epochs >= self.patience:
+        if self.is_hopeless(trainer.callback_metrics["train/loss"].item()):
             trainer.should_stop = True
             if trainer.is_global_zero:
-                line = (
-                    f"stopped after epoch {trainer.current_epoch + 1}: train/loss has been above "
-                    f"{RISEN * self._worst_start:.3g} for {self._epochs} epochs, {RISEN} times that of its start or of "
-                    "predicting class shares (callbacks.stop_hopeless=null goes on)"
-                )
+                line = self.reason(trainer.current_epoch)
                 log.info(line)
                 get_console().print(line, highlight=False, soft_wrap=True)
 

@@ -53,8 +53,14 @@ class RunDescription(Callback):
 
 def write_scalars(writer: SummaryWriter, values: Mapping[str, float], step: int) -> None:
     """Write all values of a step as one event, which costs little more than one scalar; gaps where not finite."""
-    finite = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if isfinite(value)]
-    writer._get_file_writer().add_summary(Summary(value=finite), step)
+    writer._get_file_writer().add_summary(scalars_of(values), step)
+
+
+def scalars_of(values: Mapping[str, float]) -> Summary:
+    """One summary of all values that are finite."""
+    return Summary(
+        value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if isfinite(value)]
+    )
 
 
 def write_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) -> None:
@@ -77,18 +83,23 @@ def write_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) 
 
 
 def write_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Show this run in TensorBoard's HParams page.
+    """Show this run in TensorBoard's HParams page; the writer is that of the scalars named in `metrics`."""
+    file_writer = writer._get_file_writer()
+    for summary in hparams_of(config, metrics):
+        file_writer.add_summary(summary)
+
+
+def hparams_of(config: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[Summary, ...]:
+    """What the HParams page reads of a run.
 
     Args:
-        writer: of the run whose scalars carry the names in `metrics`.
         config: nested; its leaves are the hyper-parameters, named by their full keys. What only shows and
             records (`callbacks`) is none.
         metrics: final value of each metric.
     """
-    file_writer = writer._get_file_writer()
     parameters = _leaves({key: value for key, value in config.items() if key != "callbacks"})
-    for summary in hparams(parameters, dict(metrics)):
-        file_writer.add_summary(summary)
+    summaries: tuple[Summary, ...] = hparams(parameters, dict(metrics))
+    return summaries
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,149 @@
+"""The optimizers of `torch.optim`, with settings of its own for every member."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+class StackedOptimizer:
+    """Makes the step that `torch.optim` would make, for each member with its own settings.
+
+    `state` holds what `torch.optim` keeps for each parameter, under its names, as one tensor
+    `[members, …]` per parameter.
+
+    Args:
+        parameters: `[members, …]` each, with three axes; changed in place.
+        settings: `[members]` each, named as in the parameter groups of `torch.optim`.
+    """
+
+    names: tuple[str, ...]
+    """Of the settings it reads; the learning rate is given with each step."""
+
+    def __init__(self, parameters: Sequence[Tensor], settings: Mapping[str, Tensor]) -> None:
+        self.parameters = list(parameters)
+        self.settings = {name: settings[name].reshape(-1, 1, 1) for name in self.names}
+        self._in_use = {name for name, value in self.settings.items() if value.any()}
+        self.state: dict[str, list[Tensor]] = {
+            name: [torch.zeros_like(parameter) for parameter in self.parameters] for name in self._kept()
+        }
+        self.steps = 0
+
+    def step(self, gradients: list[Tensor], lr: Tensor) -> None:
+        """Make a step.
+
+        Args:
+            gradients: of the parameters; they are changed.
+            lr: `[members]`
+        """
+        self.steps += 1
+        self._update(gradients, lr.reshape(-1, 1, 1))
+
+    def keep(self, members: Tensor) -> None:
+        """Go on with these members only, `[kept]` int64."""
+        self.parameters = [parameter[members] for parameter in self.parameters]
+        self.settings = {name: value[members] for name, value in self.settings.items()}
+        self.state = {name: [tensor[members] for tensor in tensors] for name, tensors in self.state.items()}
+
+    def _kept(self) -> tuple[str, ...]:
+        """Names of the state."""
+        raise NotImplementedError
+
+    def _update(self, gradients: list[Tensor], lr: Tensor) -> None:
+        raise NotImplementedError
+
+    def _add_penalty(self, gradients: list[Tensor]) -> None:
+        """The gradient of the L2 penalty."""
+        if "weight_decay" in self._in_use:
+            decay = self.settings["weight_decay"]
+            for gradient, parameter in zip(gradients, self.parameters, strict=True):
+                gradient.addcmul_(decay, parameter)
+
+    def _descend(self, directions: list[Tensor], lr: Tensor) -> None:
+        for parameter, direction in zip(self.parameters, directions, strict=True):
+            parameter.addcmul_(lr, direction, value=-1)
+
+
+class SGD(StackedOptimizer):
+    """`torch.optim.SGD`."""
+
+    names = ("momentum", "nesterov", "weight_decay")
+
+    def _kept(self) -> tuple[str, ...]:
+        return ("momentum_buffer",) if "momentum" in self._in_use else ()
+
+    def _update(self, gradients: list[Tensor], lr: Tensor) -> None:
+        self._add_penalty(gradients)
+        if "momentum" not in self._in_use:
+            self._descend(gradients, lr)
+            return
+        momentum, nesterov = self.settings["momentum"], self.settings["nesterov"].bool()
+        directions = []
+        for gradient, buffer in zip(gradients, self.state["momentum_buffer"], strict=True):
+            buffer.mul_(momentum).add_(gradient)
+            directions.append(
+                torch.where(nesterov, gradient.addcmul_(momentum, buffer), buffer)
+                if "nesterov" in self._in_use
+                else buffer
+            )
+        self._descend(directions, lr)
+
+
+class Adam(StackedOptimizer):
+    """`torch.optim.Adam`."""
+
+    names = ("beta1", "beta2", "eps", "weight_decay")
+
+    def _kept(self) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def _update(self, gradients: list[Tensor], lr: Tensor) -> None:
+        self._decay(gradients, lr)
+        beta1, beta2, eps = (self.settings[name] for name in ("beta1", "beta2", "eps"))
+        size = (lr.double() / (1 - beta1.double() ** self.steps)).to(lr.dtype)
+        root = (1 - beta2.double() ** self.steps).sqrt().to(lr.dtype)
+        moments = zip(gradients, self.state["exp_avg"], self.state["exp_avg_sq"], strict=True)
+        directions = []
+        for gradient, mean, square in moments:
+            mean.lerp_(gradient, 1 - beta1)
+            square.mul_(beta2).add_((1 - beta2) * gradient.square_())
+            directions.append(mean / square.sqrt().div_(root).add_(eps))
+        self._descend(directions, size)
+
+    def _decay(self, gradients: list[Tensor], lr: Tensor) -> None:
+        self._add_penalty(gradients)
+
+
+class AdamW(Adam):
+    """`torch.optim.AdamW`: the decay does not go through the moments."""
+
+    def _decay(self, gradients: list[Tensor], lr: Tensor) -> None:
+        if "weight_decay" in self._in_use:
+            for parameter in self.parameters:
+                parameter.mul_(1 - lr * self.settings["weight_decay"])
+
+
+class RMSprop(StackedOptimizer):
+    """`torch.optim.RMSprop`."""
+
+    names = ("alpha", "eps", "momentum", "weight_decay")
+
+    def _kept(self) -> tuple[str, ...]:
+        return ("square_avg", "momentum_buffer") if "momentum" in self._in_use else ("square_avg",)
+
+    def _update(self, gradients: list[Tensor], lr: Tensor) -> None:
+        self._add_penalty(gradients)
+        alpha, eps, momentum = (self.settings[name] for name in ("alpha", "eps", "momentum"))
+        directions = []
+        for gradient, square in zip(gradients, self.state["square_avg"], strict=True):
+            square.mul_(alpha).add_((1 - alpha) * gradient.square())
+            directions.append(gradient.div_(square.sqrt().add_(eps)))
+        if "momentum" in self._in_use:
+            for direction, buffer in zip(directions, self.state["momentum_buffer"], strict=True):
+                buffer.mul_(momentum).add_(direction)
+            directions = self.state["momentum_buffer"]
+        self._descend(directions, lr)
+
+
+STACKED: dict[str, type[StackedOptimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
+"""By the name in the config."""

@@ -1,0 +1,1 @@
+"""Sweeps: trials composed, trained together, recorded and compared."""

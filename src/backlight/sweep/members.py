@@ -1,0 +1,77 @@
+"""From the configs of trials to the members of a population."""
+
+import json
+
+from lightning.pytorch.callbacks import EarlyStopping
+
+from backlight.accelerator import device_of
+from backlight.assemble import Node, build_callbacks, build_data, build_learner, build_trainer
+from backlight.callbacks.stop_hopeless import StopHopeless
+from backlight.config import build, check_node
+from backlight.data.module import ClassificationData
+from backlight.population.optimizers import STACKED
+from backlight.population.training import Member
+from backlight.ranges import Natural
+
+
+class MemberBuilder:
+    """Builds what each trial trains; trials that read the same rows share them."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, ClassificationData] = {}
+
+    def member(self, node: Node) -> Member | None:
+        """What the trial of this config trains; None where it must be trained alone.
+
+        Raises:
+            BacklightError: as `backlight.assemble.assemble`.
+        """
+        return build(self._member, node, "")
+
+    def _member(
+        self,
+        *,
+        seed: Natural,
+        name: str,
+        data: Node,
+        model: Node,
+        loss: Node,
+        optimizer: Node,
+        scheduler: Node,
+        trainer: Node,
+        callbacks: Node,
+    ) -> Member | None:
+        options = {key: value for key, value in trainer.items() if key != "gradient_clip_val"}
+        check_node(build_trainer, options, "trainer", ("folder", "callbacks", "logger"))
+        device_of(options.get("accelerator", "auto"), "trainer.accelerator")
+        if options.get("devices", 1) != 1 or optimizer.get("name") not in STACKED:
+            return None
+        rows = self._rows(data, seed)
+        learner = build_learner(model, loss, optimizer, scheduler, trainer, rows)
+        if learner.backward != "equations":
+            return None
+        member = Member(
+            learner.network,
+            optimizer["name"],
+            learner.optimizer,
+            learner.schedule,
+            learner.loss,
+            rows,
+            seed,
+            options["max_epochs"],
+            learner.gradient_clip_val,
+        )
+        for callback in build_callbacks(callbacks, rows):
+            if isinstance(callback, StopHopeless):
+                member.stop_hopeless = callback
+            elif isinstance(callback, EarlyStopping):
+                member.early_stopping = callback
+        return member
+
+    def _rows(self, data: Node, seed: int) -> ClassificationData:
+        key = json.dumps([data, data.get("seed", seed)], sort_keys=True, default=str)
+        if key not in self._data:
+            rows = build_data(data, run_seed=seed)
+            rows.setup()
+            self._data[key] = rows
+        return self._data[key]

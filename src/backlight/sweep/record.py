@@ -1,0 +1,257 @@
+"""The run folder of a member: the same files as of a single run, and they mean the same."""
+
+import copy
+import csv
+import io
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import text
+
+from backlight.assemble import Node, assemble
+from backlight.callbacks.checkpoints import Checkpoints
+from backlight.callbacks.tensorboard import hparams_of, scalars_of
+from backlight.checkpoint import read_checkpoint
+from backlight.diagnose import Diagnosis
+from backlight.files import to_yaml
+from backlight.population.training import Member
+from backlight.run_folder import RunFolder
+from backlight.summary import blank
+from backlight.sweep.compose import Trial
+
+LINES = 10  # of the log, for epochs
+
+
+class Recorder:
+    """Writes the folders of the members of one population.
+
+    Args:
+        node: the config of one of them.
+        device: they were trained on.
+    """
+
+    def __init__(self, node: Node, device: torch.device) -> None:
+        self._checkpoint = _checkpoint_of(node)
+        self._device = str(device)
+        self._loops = cache(self._loops_after)
+
+    def write(self, folder: RunFolder, trial: Trial, member: Member, seconds: float) -> dict[str, Any]:
+        """Write everything a run leaves behind; returns its summary.
+
+        Args:
+            folder: that the trial has begun.
+            trial: its config.
+            member: trained.
+            seconds: its share of the time that its population took.
+        """
+        epochs, steps = len(member.history), len(member.history) * _steps_per_epoch(member)
+        metrics = {} if member.error else {**_last(member.history), **member.test_metrics}
+        summary = blank(trial.node) | {
+            "status": "failed" if member.error else "completed",
+            "error": member.error,
+            "metrics": {name: _number(value) for name, value in sorted(metrics.items())},
+            "steps": steps,
+            "epochs": epochs,
+            "seconds": round(seconds, 3),
+            "device": self._device,
+        }
+        if epochs:
+            self._write_checkpoints(folder, member)
+        _write_metrics(folder.metrics, member)
+        diagnosis = Diagnosis.of(trial.node, folder, member.data, member.error)
+        summary["diagnosis"] = diagnosis.as_data()
+        _write_events(folder.tensorboard, trial, member, summary["metrics"], diagnosis)
+        write_log(folder, [*_epoch_lines(member), *_closing_lines(member, diagnosis)])
+        folder.write_summary(summary)
+        return summary | {"verdict": diagnosis.verdict}
+
+    def _write_checkpoints(self, folder: RunFolder, member: Member) -> None:
+        shared = {
+            **self._checkpoint,
+            "loss": member.loss.settings(),
+            "ClassificationData": member.data.state_dict(),
+        }
+        epochs = len(member.history)
+        kept = [
+            callback for callback in (member.stop_hopeless, member.early_stopping) if callback is not None
+        ]
+        last = {
+            **shared,
+            **self._at(epochs, member),
+            "state_dict": {f"model.{name}": value for name, value in member.model.state_dict().items()},
+            "optimizer_states": [member.optimizer.state_dict()],
+            "lr_schedulers": [] if member.schedule is None else [member.schedule.state_dict()],
+            "loops": self._loops(epochs, _steps_per_epoch(member)),
+            "callbacks": {callback.state_key: callback.state_dict() for callback in kept}
+            | {Checkpoints.__qualname__: {"best_loss": member.best_loss}},
+        }
+        best = {
+            **shared,
+            **self._at(member.best_epoch + 1, member),
+            "state_dict": {f"model.{name}": value for name, value in member.best_weights.items()},
+        }
+        for name, checkpoint in (("last", last), ("best", best)):
+            content = io.BytesIO()
+            torch.save(checkpoint, content)
+            _write(folder.checkpoint(name), content.getvalue())
+
+    def _at(self, epochs: int, member: Member) -> dict[str, int]:
+        return {"epoch": epochs - 1, "global_step": epochs * _steps_per_epoch(member)}
+
+    def _loops_after(self, epochs: int, steps_per_epoch: int) -> dict[str, Any]:
+        """Lightning's counters after so many epochs, from those after one."""
+        loops: dict[str, Any] = copy.deepcopy(self._checkpoint["loops"])
+        fit = loops["fit_loop"]
+        steps = epochs * steps_per_epoch
+        fit["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
+        fit["epoch_loop.manual_optimization.optim_step_progress"] = {
+            scope: {"ready": steps, "completed": steps} for scope in ("total", "current")
+        }
+        for name in fit["epoch_loop.batch_progress"]["total"]:
+            fit["epoch_loop.batch_progress"]["total"][name] *= epochs
+        for scope in ("total", "current"):
+            made = dict.fromkeys(("ready", "started", "processed"), epochs)
+            fit["epoch_progress"][scope] = made | {"completed": epochs - 1}
+        return loops
+
+
+def begin(folder: RunFolder, trial: Trial) -> None:
+    """Write what is known of a trial before it is trained."""
+    folder.refuse_if_used()
+    _write(folder.config.with_name("overrides.yaml"), to_yaml(trial.overrides))
+    _write(folder.config.with_name("hydra.yaml"), _hydra_of(folder, trial))
+    _write(folder.config, to_yaml(trial.config))
+
+
+def write_failure(folder: RunFolder, trial: Trial, sentence: str) -> dict[str, Any]:
+    """Write the folder of a trial that cannot be trained; returns its summary."""
+    begin(folder, trial)
+    write_log(folder, [("ERROR", "backlight.sweep", sentence)])
+    summary = blank(trial.node) | {"error": sentence}
+    folder.write_summary(summary)
+    return summary | {"verdict": ""}
+
+
+def write_log(folder: RunFolder, lines: Sequence[tuple[str, str, str]]) -> None:
+    """Write `train.log`: level, logger and message of each line."""
+    now = time.time()
+    stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d}"
+    _write(folder.path / "train.log", "".join(f"{stamp} {' '.join(line[:2])}: {line[2]}\n" for line in lines))
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    """Without waiting for the disk, which a thousand trials would do for minutes; the summary waits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _hydra_of(folder: RunFolder, trial: Trial) -> str:
+    hydra = OmegaConf.to_container(trial.hydra, resolve=False, enum_to_str=True)
+    assert isinstance(hydra, dict)
+    hydra["job"] |= {"num": trial.number, "id": str(trial.number)}
+    hydra["overrides"] = {**hydra["overrides"], "task": trial.overrides}
+    hydra["runtime"] = {**hydra["runtime"], "output_dir": str(folder.path.absolute())}
+    return to_yaml({"hydra": hydra})
+
+
+def _checkpoint_of(node: Node) -> dict[str, Any]:
+    """What Lightning writes after one epoch of this config: the frame of every member's checkpoint."""
+    short = {**node, "callbacks": {}, "trainer": {**node["trainer"], "max_epochs": 1}}
+    short["scheduler"] = {"name": "constant"}
+    with tempfile.TemporaryDirectory() as path:
+        folder = RunFolder(path)
+        experiment = assemble(short, folder)
+        experiment.trainer.fit(experiment.classifier, experiment.data)
+        experiment.trainer.logger.experiment.close()  # type: ignore[union-attr]
+        checkpoint = read_checkpoint(folder.checkpoint("last"))
+    own = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "epoch", "global_step")
+    return {key: value for key, value in checkpoint.items() if key not in own}
+
+
+def _steps_per_epoch(member: Member) -> int:
+    return -(-len(member.data.part("train")[0]) // member.data.rows_per_step)
+
+
+def _last(history: Sequence[Mapping[str, np.float32]]) -> Mapping[str, np.float32]:
+    return history[-1] if history else {}
+
+
+def _number(value: np.float32) -> float:
+    """The shortest decimal number that is this float32."""
+    return float(str(value))
+
+
+def _write_metrics(path: Path, member: Member) -> None:
+    if not member.history:
+        return
+    steps = _steps_per_epoch(member)
+    names = sorted(member.history[0])
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(["epoch", "step", *names])
+    for epoch, metrics in enumerate(member.history, 1):
+        writer.writerow([epoch, epoch * steps, *(_number(metrics[name]) for name in names)])
+    _write(path, content.getvalue())
+
+
+def _write_events(
+    folder: Path, trial: Trial, member: Member, metrics: Mapping[str, float], diagnosis: Diagnosis
+) -> None:
+    """One event per epoch; the steps are those of a single run's."""
+    steps = _steps_per_epoch(member)
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}.{trial.number}"
+    with (folder / name).open("wb") as file:
+        writer = RecordWriter(file)
+
+        def add(summary: Summary, step: int) -> None:
+            writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
+
+        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+        add(text("config", f"```yaml\n{to_yaml(trial.config)}\n```"), 0)
+        for epoch, values in enumerate(member.history, 1):
+            scalars = {name: float(value) for name, value in values.items()}
+            add(scalars_of({**scalars, "epoch": epoch - 1}), epoch * steps - 1)
+        end = len(member.history) * steps
+        add(scalars_of({name: value for name, value in metrics.items() if name.startswith("test/")}), end)
+        for summary in hparams_of(trial.node, metrics):
+            add(summary, 0)
+        add(text("diagnosis", diagnosis.as_markdown()), end)
+
+
+def _epoch_lines(member: Member) -> Iterator[tuple[str, str, str]]:
+    width = len(str(member.max_epochs))
+    every = max(1, member.max_epochs // LINES)
+    for epoch, metrics in enumerate(member.history, 1):
+        if epoch == 1 or epoch % every == 0:
+            accuracy = "val/accuracy" if "val/accuracy" in metrics else "train/accuracy"
+            shown = "  ".join(
+                f"{name} {metrics[name]:.6f}"
+                for name in ("train/loss", "val/loss", accuracy)
+                if name in metrics
+            )
+            line = f"epoch {epoch:>{width}}/{member.max_epochs}  {shown}"
+            yield "INFO", "backlight.population", line
+
+
+def _closing_lines(member: Member, diagnosis: Diagnosis) -> Iterator[tuple[str, str, str]]:
+    if member.stopped:
+        yield "INFO", "backlight.population", member.stopped
+    if member.error:
+        yield "ERROR", "backlight.population", member.error
+    for name, value in sorted(member.test_metrics.items()):
+        yield "INFO", "backlight.population", f"{name} {value:.6f}"
+    yield "INFO", "backlight.population", f"verdict: {diagnosis.verdict}"

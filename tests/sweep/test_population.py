@@ -1,0 +1,193 @@
+"""A trial trained with others is the run it would be alone."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from yaml import safe_load
+
+from tests.conftest import Call, TrainedRun
+
+Train = Callable[..., TrainedRun]
+
+SWEEPS = [
+    (["data=moons", "optimizer=sgd", "optimizer.momentum=0.9", "optimizer.nesterov=true"], "optimizer.lr=0.05,0.3"),
+    (["data=iris", "optimizer=adam", "optimizer.weight_decay=0.01", "scheduler=cosine"], "seed=0,5"),
+    (["data=wine", "optimizer=adamw", "scheduler=step", "scheduler.every_n_epochs=2"], "optimizer.lr=0.01,0.001"),
+    (["data=moons", "optimizer=rmsprop", "optimizer.momentum=0.5"], "optimizer.alpha=0.9,0.99"),
+    (["data=circles", "data.batch_size=full", "optimizer=adam"], "model.init=xavier,normal"),
+    (["data=xor", "trainer.gradient_clip_val=0.05", "data.seed=1"], "seed=0,1,2"),
+    (["data=moons", "loss.positive_weight=balanced", "data.imbalance=0.4"], "loss.label_smoothing=0,0.2"),
+    (["data=iris", "data.val_fraction=0", "model.hidden=[6,4]", "model.activation=tanh"], "model.init_scale=1,2"),
+    (["data=moons", "model.activation=gelu", "scheduler=plateau", "scheduler.patience=0"], "optimizer.lr=0.3,3"),
+    (["data=moons", "callbacks=early_stopping", "callbacks.early_stopping.patience=1"], "optimizer.lr=1,30,0.1"),
+]  # fmt: skip
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_numbers(ours: dict[str, float], theirs: dict[str, float]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert ours[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize(("shared", "swept"), SWEEPS, ids=str)
+def test_member_is_its_single_run(
+    call: Call, train: Train, tmp_path: Path, shared: list[str], swept: str
+) -> None:
+    result = call("train", "-m", *shared, swept, "trainer.max_epochs=6", "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    key, _, values = swept.partition("=")
+    for number, value in enumerate(values.split(",")):
+        trial = tmp_path / "sweep" / str(number)
+        alone = train(*shared, f"{key}={value}", "trainer.max_epochs=6", folder=f"alone{number}")
+        summary = json.loads((trial / "summary.json").read_text())
+
+        assert "population" in (trial / "train.log").read_text()
+        assert summary.keys() == alone.summary.keys()
+        for name in ("status", "error", "seed", "steps", "epochs", "config_hash", "threads", "versions"):
+            assert summary[name] == alone.summary[name], name
+        assert_same_numbers(summary["metrics"], alone.summary["metrics"])
+        found = [finding["symptom"] for finding in summary["diagnosis"]]
+        assert found == [finding["symptom"] for finding in alone.summary["diagnosis"]]
+        ours, theirs = table(trial / "metrics.csv"), table(alone.path / "metrics.csv")
+        assert len(ours) == len(theirs)
+        for row, other in zip(ours, theirs, strict=True):
+            assert list(row) == list(other)
+            assert_same_numbers(
+                {k: float(v) for k, v in row.items()}, {k: float(v) for k, v in other.items()}
+            )
+        assert (trial / ".hydra/config.yaml").read_text() == (alone.path / ".hydra/config.yaml").read_text()
+        overrides = safe_load((trial / ".hydra/overrides.yaml").read_text())
+        assert [override.lower() for override in overrides] == [
+            *shared,
+            f"{key}={value}",
+            "trainer.max_epochs=6",
+        ]
+
+
+def test_a_member_can_be_used_like_any_run(call: Call, train: Train, tmp_path: Path) -> None:
+    options = ["data=moons", "optimizer=adam", "scheduler=exponential", "callbacks=early_stopping"]
+    swept = call("train", "-m", *options, "seed=3,4", "trainer.max_epochs=4", "hydra.sweep.dir=sweep")
+    assert swept.code == 0, swept.err
+    for command in ("evaluate", "explain", "diagnose"):
+        result = call(command, "run=sweep/0", *(["row=3"] if command == "explain" else []))
+        assert result.code == 0, result.err
+
+    assert call("train", "resume=sweep/0", "trainer.max_epochs=7").code == 0
+    alone = train(*options, "seed=3", "trainer.max_epochs=7", folder="alone")
+    resumed = json.loads((tmp_path / "sweep/0/summary.json").read_text())
+    assert (resumed["epochs"], resumed["steps"]) == (7, alone.summary["steps"])
+    assert_same_numbers(resumed["metrics"], alone.summary["metrics"])
+    checkpoints = [
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+        for folder in (tmp_path / "sweep/0", alone.path)
+    ]
+    assert checkpoints[0]["loops"] == checkpoints[1]["loops"]
+    for name, weight in checkpoints[1]["state_dict"].items():
+        torch.testing.assert_close(checkpoints[0]["state_dict"][name], weight, rtol=1e-4, atol=1e-5)
+
+    reader = EventAccumulator(str(tmp_path / "sweep/1/tensorboard")).Reload()
+    steps = [event.step for event in reader.Scalars("val/loss")]
+    reader_alone = EventAccumulator(str(alone.path / "tensorboard")).Reload()
+    assert steps == [event.step for event in reader_alone.Scalars("val/loss")][:4]
+    assert {"config/text_summary", "diagnosis/text_summary"} <= set(reader.Tags()["tensors"])
+
+
+def test_failures_stay_with_those_that_fail(call: Call, tmp_path: Path) -> None:
+    result = call(
+        "train", "-m", "data=moons", "model.activation=relu", "model.hidden=[50,50]",
+        "optimizer.lr=0.1,1e8,-1,0.2", "trainer.max_epochs=3", "hydra.sweep.dir=sweep",
+    )  # fmt: skip
+    assert result.code == 3
+    rows = table(tmp_path / "sweep" / "leaderboard.csv")
+    assert [row["status"] for row in rows] == ["completed", "failed", "failed", "completed"]
+    errors = [
+        json.loads((tmp_path / "sweep" / str(n) / "summary.json").read_text())["error"] for n in range(4)
+    ]
+    assert errors[0] is errors[3] is None
+    assert "training diverged; lower optimizer.lr (now 100000000.0)" in errors[1]
+    assert errors[2] == "optimizer.lr=-1: must be greater than 0"
+    for error in errors[1:3]:
+        assert error in result.err
+    assert rows[1]["verdict"] == "non finite"
+    assert "failed       2 of 4" in result.out
+
+
+def test_what_cannot_be_stacked_is_trained_alone(call: Call, tmp_path: Path) -> None:
+    result = call(
+        "train", "-m", "data=moons", "optimizer=lbfgs,sgd", "model.hidden=[3],[4]", "seed=0,1",
+        "trainer.max_epochs=2", "hydra.sweep.dir=sweep",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    together = ["population" in (tmp_path / "sweep" / str(n) / "train.log").read_text() for n in range(8)]
+    assert together == [False] * 4 + [True] * 4
+    rows = table(tmp_path / "sweep" / "leaderboard.csv")
+    assert list(rows[0])[:5] == ["trial", "status", "optimizer", "model.hidden", "seed"]
+    assert [row["status"] for row in rows] == ["completed"] * 8
+
+
+def test_sequential_is_the_same_sweep(call: Call, tmp_path: Path) -> None:
+    command = ["train", "-m", "data=moons", "seed=0,1", "trainer.max_epochs=2"]
+    assert call(*command, "hydra.sweep.dir=a").code == 0
+    assert call(*command, "sweep=sequential", "hydra.sweep.dir=b").code == 0
+    a, b = (table(tmp_path / name / "leaderboard.csv") for name in "ab")
+    assert len(a) == len(b) == 2
+    for ours, theirs in zip(a, b, strict=True):
+        assert list(ours) == list(theirs)
+        assert float(ours["test/loss"]) == pytest.approx(float(theirs["test/loss"]), rel=1e-4)
+    assert (tmp_path / "b/0/backprop.png").exists()
+
+
+def test_a_sweep_goes_on_where_it_was(call: Call, tmp_path: Path) -> None:
+    command = ["train", "-m", "data=moons", "optimizer.lr=0.1,0.2,-1", "seed=0,1", "trainer.max_epochs=2"]
+    assert call(*command, "hydra.sweep.dir=sweep").code == 3
+    kept = (tmp_path / "sweep/0/summary.json").stat().st_mtime_ns
+    before = table(tmp_path / "sweep/leaderboard.csv")
+    for number in (1, 2):  # as a kill leaves them
+        (tmp_path / f"sweep/{number}/summary.json").unlink()
+
+    result = call(*command, "sweep.resume=sweep")
+
+    assert result.code == 3
+    assert "4 of 6 trials are there already" in result.out
+    assert (tmp_path / "sweep/0/summary.json").stat().st_mtime_ns == kept
+    assert table(tmp_path / "sweep/leaderboard.csv") == before
+
+    other = call(
+        "train", "-m", "data=moons", "optimizer.lr=0.1,0.3", "trainer.max_epochs=2", "sweep.resume=sweep"
+    )
+    assert other.code == 2
+    assert "holds the trial" in other.err
+    assert call(*command, "sweep.resume=nowhere").err.startswith(
+        "ERROR: sweep.resume=nowhere: not a sweep folder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("sweep.max_members=1", "sweep.max_members=1: must be at least 2"),
+        ("sweep.metrics=x", "sweep.metrics: no such key; did you mean 'metric'?"),
+        ("optimizer.momentun=0,1", "optimizer.momentun: no such key; did you mean 'momentum'?"),
+        ("optimizer=sdg,adam", "optimizer=sdg: no such option; did you mean 'sgd'?"),
+        ("resume=run", "resume: a sweep cannot go on with a run; sweep.resume goes on with a sweep"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_sweep_are_one_sentence(
+    call: Call, argument: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    (tmp_path / "run/.hydra/config.yaml").touch()
+    result = call("train", "-m", "seed=0,1", argument, "hydra.sweep.dir=sweep")
+    assert result.code == 2
+    assert result.err == f"ERROR: {message}\n"
+    assert not (tmp_path / "sweep/0").exists()
