@@ -22,7 +22,7 @@ from backlight.command import config_folder
 from backlight.config import build, plain, task_of
 from backlight.data.source import Labelled, labelled
 from backlight.diagnosis import symptoms
-from backlight.examination import examine
+from backlight.examination import Evidence, examine
 from backlight.ranges import Count, Positive
 from backlight.run_folder import RunFolder
 
@@ -134,7 +134,9 @@ def test_symptom_in_contributing_is_one(tmp_path: Path) -> None:
     config = compose_train("data=moons")
     data = build_data(config["data"], run_seed=0)
     data.setup()
-    untrained = replace(examine(config, RunFolder(tmp_path), data), series={"train/loss": np.array([0.69])})
+    untrained = replace(
+        examine(config, Evidence.of(RunFolder(tmp_path)), data), series={"train/loss": np.array([0.69])}
+    )
     finding = names["idle_layer"](untrained)
     assert finding.layer == "layers.0"
     assert finding.evidence == {"relative_change": 0}

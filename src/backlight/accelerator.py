@@ -1,5 +1,6 @@
 """CPU or GPU."""
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -20,6 +21,7 @@ def require_accelerator(name: Accelerator, key: str) -> None:
         raise BacklightError(f"{key}={name}: this machine has none; allowed here: {there}")
 
 
+@cache
 def device_of(name: Accelerator, key: str) -> torch.device:
     """The device that Lightning picks for one process."""
     require_accelerator(name, key)

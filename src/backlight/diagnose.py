@@ -16,7 +16,7 @@ from backlight.data.module import ClassificationData
 from backlight.diagnosis.observations import Observations
 from backlight.diagnosis.remedies import Remedy, remedies
 from backlight.diagnosis.symptoms import Finding, explanation, findings
-from backlight.examination import examine
+from backlight.examination import Evidence, examine
 from backlight.run_folder import RunFolder
 
 
@@ -28,11 +28,9 @@ class Diagnosis:
     seen: Observations
 
     @classmethod
-    def of(
-        cls, config: Node, folder: RunFolder, data: ClassificationData, error: str | None = None
-    ) -> "Diagnosis":
+    def of(cls, config: Node, evidence: Evidence, data: ClassificationData) -> "Diagnosis":
         """Examine a run; see `backlight.examination.examine`."""
-        seen = examine(config, folder, data, error)
+        seen = examine(config, evidence, data)
         return cls(findings(seen), seen)
 
     @property
@@ -115,7 +113,7 @@ def diagnose(*, run: str) -> Diagnosis:
     stored = plain(folder.read_config())
     data = build_data(stored["data"], run_seed=stored["seed"])
     data.setup()
-    diagnosis = Diagnosis.of(stored, folder, data, _error(folder))
+    diagnosis = Diagnosis.of(stored, Evidence.of(folder, _error(folder)), data)
     console = get_console()
     console.print(diagnosis.verdict, highlight=False, soft_wrap=True, markup=False)
     for finding in diagnosis.findings:

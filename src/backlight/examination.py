@@ -1,7 +1,10 @@
 """From a run to what the diagnosis looks at."""
 
 import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -13,46 +16,71 @@ from backlight.checkpoint import TrainedNetwork
 from backlight.config import build
 from backlight.data.module import ClassificationData, Part
 from backlight.diagnosis.measure import best_step, constant_loss, data_state, layer_states, perfect_loss
-from backlight.diagnosis.observations import Floats, Observations, Settings
+from backlight.diagnosis.observations import DataState, Floats, Observations, Settings
 from backlight.errors import BacklightError
 from backlight.metrics import labels_of
+from backlight.model import SigmoidMLP
 from backlight.run_folder import RunFolder
 
 GROUPS = ("data", "model", "loss", "optimizer", "trainer")
 MOST_ROWS = 2048
 """On which layers are measured: their statistics move by 1/√2048, about 2 %, from sample to sample."""
 
+_data_states: WeakKeyDictionary[ClassificationData, DataState] = WeakKeyDictionary()
 
-def examine(
-    config: Node, folder: RunFolder, data: ClassificationData, error: str | None = None
-) -> Observations:
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run has left behind.
+
+    Attributes:
+        overrides: of the command line that started it.
+        series: every column of `metrics.csv`, `[epochs]`.
+        ended: the network of its last checkpoint; None where there is none yet.
+        error: how it failed, or None.
+    """
+
+    overrides: Sequence[str]
+    series: dict[str, Floats]
+    ended: SigmoidMLP | None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, folder: RunFolder, error: str | None = None) -> "Evidence":
+        """Read a run folder.
+
+        Raises:
+            BacklightError: the last checkpoint or the metrics cannot be read.
+        """
+        last = folder.checkpoint("last")
+        ended = TrainedNetwork.load(last).model if last.exists() else None
+        return cls(folder.read_overrides(), read_series(folder.metrics), ended, error)
+
+
+def examine(config: Node, evidence: Evidence, data: ClassificationData) -> Observations:
     """Measure a run on its training rows.
 
     Args:
         config: of the run, resolved.
-        folder: of the run; its last checkpoint is the network as it ended.
+        evidence: what it left behind.
         data: of the run, set up.
-        error: how the run failed, if it did.
 
     Raises:
-        BacklightError: the last checkpoint or the config cannot be used.
+        BacklightError: the config cannot be used.
     """
     started = build_network(config["model"], data)
-    last = folder.checkpoint("last")
-    ended = TrainedNetwork.load(last).model if last.exists() else started
+    ended = evidence.ended or started
     loss = build(build_loss, config["loss"], "loss", data=data)
     x, y = data.part("train")
     x, y = x[:MOST_ROWS], loss.targets(y[:MOST_ROWS])
     before, after = (trace(model, x, y, loss.positive_weight) for model in (started, ended))
-    series = read_series(folder.metrics)
+    series = evidence.series
     batch = data.batch_size
     rows = len(data.part("train")[0])
-    parts: tuple[Part, ...] = ("train", "val", "test")
-    shares = torch.bincount(labels_of(data.part("train")[1]), minlength=len(data.class_names)).double() / rows
     return Observations(
         Settings(
             optimizer=config["optimizer"]["name"],
-            switchable=not any(map(_fixes_optimizer, folder.read_overrides())),
+            switchable=not any(map(_fixes_optimizer, evidence.overrides)),
             overrides={
                 f"optimizer={config['optimizer']['name']}",
                 *(f"{group}.{key}={value}" for group in GROUPS for key, value in config[group].items()),
@@ -71,11 +99,21 @@ def examine(
         layer_states(before, started),
         layer_states(after, ended),
         *best_step(ended, after, x, y, loss.positive_weight, _rates(config["optimizer"], series)),
-        data_state(
-            {part: data.part(part) for part in parts if data.has(part)}, data.feature_names, shares.numpy()
-        ),
-        error,
+        _data_state(data),
+        evidence.error,
     )
+
+
+def _data_state(data: ClassificationData) -> DataState:
+    """The state of the rows, which the trials of a sweep share."""
+    if data not in _data_states:
+        parts: tuple[Part, ...] = ("train", "val", "test")
+        y = data.part("train")[1]
+        shares = torch.bincount(labels_of(y), minlength=len(data.class_names)).double() / len(y)
+        _data_states[data] = data_state(
+            {part: data.part(part) for part in parts if data.has(part)}, data.feature_names, shares.numpy()
+        )
+    return _data_states[data]
 
 
 def read_series(path: Path) -> dict[str, Floats]:

@@ -64,10 +64,7 @@ class SigmoidMLP(nn.Module):
         }
         self.activation = ACTIVATIONS[activation]
         widths = [num_features, *hidden, num_outputs]
-        # skip_init: nn.Linear would otherwise draw its weights from the global generator.
-        self.layers = nn.ModuleList(
-            nn.utils.skip_init(nn.Linear, fan_in, fan_out) for fan_in, fan_out in pairwise(widths)
-        )
+        self.layers = nn.ModuleList(_Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
         generator = torch.Generator().manual_seed(seed)
         for layer in self.linear_layers:
             _initialise(layer, init, init_scale, generator)
@@ -83,6 +80,13 @@ class SigmoidMLP(nn.Module):
             x = self.activation.function(layer(x))
         logits: Tensor = output(x)
         return logits
+
+
+class _Linear(nn.Linear):
+    """A linear layer that leaves its weights, and the global generator, as they are."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: `_initialise` does it."""
 
 
 @torch.no_grad()

@@ -18,21 +18,26 @@ from backlight.run_folder import RunFolder
 PACKAGES = ("backlight", "torch", "lightning", "hydra-core", "scikit-learn", "numpy")
 
 
-def blank(config: dict[str, Any]) -> dict[str, Any]:
-    """The summary of a run of which nothing is known yet; failed until it has completed."""
+def blank(seed: int, config: str) -> dict[str, Any]:
+    """The summary of a run of which nothing is known yet; failed until it has completed.
+
+    Args:
+        seed: of the run.
+        config: resolved, as YAML.
+    """
     return {
         "status": "failed",
         "error": None,
         "metrics": {},
         "diagnosis": [],
-        "seed": config["seed"],
+        "seed": seed,
         "steps": 0,
         "epochs": 0,
         "seconds": 0.0,
         "device": None,
         "threads": torch.get_num_threads(),
         "versions": dict(_versions()),
-        "config_hash": hashlib.sha256(to_yaml(config).encode()).hexdigest()[:16],
+        "config_hash": hashlib.sha256(config.encode()).hexdigest()[:16],
     }
 
 
@@ -48,7 +53,7 @@ def recorded(folder: RunFolder, config: dict[str, Any]) -> Iterator[dict[str, An
     Yields the summary; the block adds what it knows (`metrics`, `diagnosis`, `device`).
     """
     folder.summary.unlink(missing_ok=True)  # it speaks of a part of the run that is now resumed
-    summary = blank(config)
+    summary = blank(config["seed"], to_yaml(config))
     started = time.monotonic()
     try:
         yield summary

@@ -17,6 +17,7 @@ from backlight.callbacks.tensorboard import write_hparams
 from backlight.config import plain, task_of
 from backlight.diagnose import Diagnosis
 from backlight.errors import BacklightError
+from backlight.examination import Evidence
 from backlight.metrics import number
 from backlight.processes import leave_the_terminal_to_us
 from backlight.resume import reopen
@@ -91,16 +92,16 @@ def fit_and_test(
         get_console().print(message, soft_wrap=True, highlight=False)
         raise SystemExit(128 + caught) from stop
     except BacklightError as error:
-        summary["diagnosis"] = Diagnosis.of(config, folder, data, str(error)).as_data()
+        summary["diagnosis"] = Diagnosis.of(config, Evidence.of(folder, str(error)), data).as_data()
         raise
     except ProcessRaisedException as error:  # of a spawned process; its message ends in the error itself
         _, is_mendable, sentence = str(error).rpartition(f"{BacklightError.__module__}.BacklightError: ")
         if is_mendable:
-            summary["diagnosis"] = Diagnosis.of(config, folder, data, sentence.strip()).as_data()
+            summary["diagnosis"] = Diagnosis.of(config, Evidence.of(folder, sentence.strip()), data).as_data()
             raise BacklightError(sentence.strip()) from error
         raise
     summary["metrics"] = {name: number(value) for name, value in sorted(metrics.items())}
-    diagnosis = Diagnosis.of(config, folder, data)
+    diagnosis = Diagnosis.of(config, Evidence.of(folder), data)
     summary["diagnosis"] = diagnosis.as_data()
     assert isinstance(trainer.logger, TensorBoardLogger)
     writer = trainer.logger.experiment

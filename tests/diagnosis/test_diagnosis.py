@@ -21,6 +21,7 @@ from backlight.config import plain, task_of
 from backlight.diagnosis.measure import constant_loss, perfect_loss, row_keys
 from backlight.diagnosis.remedies import REMEDIES
 from backlight.diagnosis.symptoms import SYMPTOMS
+from backlight.examination import Evidence
 from backlight.run_folder import RunFolder
 from tests.conftest import Call, TrainedRun
 from tests.test_tensorboard import events
@@ -202,7 +203,7 @@ def test_every_symptom_has_remedies_that_compose(train: Train, symptom: str, tmp
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = plain(task_of(compose("train", ["data=moons"])))
         experiment = assemble(config, RunFolder(tmp_path / "run"))
-        diagnosis = Diagnosis.of(config, RunFolder(tmp_path / "run"), experiment.data)
+        diagnosis = Diagnosis.of(config, Evidence.of(RunFolder(tmp_path / "run")), experiment.data)
         remedies = diagnosis.against(Finding(symptom, "serious", 0, {}))
         assert remedies
         for remedy in remedies:

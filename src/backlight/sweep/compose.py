@@ -1,20 +1,29 @@
 """The config of every trial of a sweep, with Hydra's work done once per set of choices."""
 
 import copy
+import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import Container, DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from backlight.config import plain, task_of
 from backlight.errors import BacklightError
+from backlight.files import to_yaml
 
 Node = dict[str, Any]
+Place = tuple[str | int, ...]
+
+MARKS = NUMBER, OVERRIDES, DIRNAME, FOLDER = "@number", "@overrides", "@dirname", "@folder"
+"""Stand for what differs from trial to trial in Hydra's settings; JSON takes their place, which is YAML too."""
 
 
 @dataclass(frozen=True)
@@ -24,27 +33,37 @@ class Trial:
     Attributes:
         number: in the order of the sweep.
         overrides: that make it, as Hydra's sweeper writes them.
-        config: of the task, as composed, interpolations and all.
-        node: the same, resolved.
+        node: the resolved config of the task.
+        config_yaml: the config as composed, interpolations and all.
+        resolved_yaml: `node` as YAML.
         sweep: the node `sweep`, which is no part of the others.
-        hydra: Hydra's own settings, unresolved; some are of the first trial composed with these choices.
         subfolder: of the sweep's.
     """
 
     number: int
     overrides: list[str]
-    config: Node
     node: Node
+    config_yaml: str
+    resolved_yaml: str
     sweep: Node
-    hydra: DictConfig
     subfolder: str
+    _hydra: str
+
+    def hydra_yaml(self, folder: Path) -> str:
+        """Hydra's own settings, for a trial in this folder."""
+        text = self._hydra
+        values = (self.number, self.overrides, ",".join(sorted(self.overrides)), str(folder))
+        for mark, value in zip(MARKS, values, strict=True):
+            text = text.replace(json.dumps(mark), json.dumps(value))
+        return text
 
 
 class Composer:
     """Composes trials: in full for each set of choices, and by setting values for the others.
 
     Choosing options of a group, adding and deleting keys, and Hydra's own settings change what there is;
-    setting a key that is there does not, so all trials that set the same keys share what was composed.
+    giving a key that is there a number or a name does not, so all trials that do it with the same keys
+    share what was composed.
 
     Args:
         loader: Hydra's.
@@ -55,7 +74,7 @@ class Composer:
         assert isinstance(loader, ConfigLoaderImpl)
         self._loader = loader
         self._master = master
-        self._parse = cache(self._parsed)
+        self._value = cache(self._value_of)
         self._composed: dict[tuple[str, ...], _Composed] = {}
 
     def trials(self, overrides: Sequence[Sequence[str]], first_number: int) -> Iterator[Trial]:
@@ -63,30 +82,28 @@ class Composer:
 
         Raises:
             HydraException, OmegaConfBaseException: as Hydra's own sweeper, for what cannot be composed.
+            BacklightError: a mandatory value was not given.
         """
         for number, strings in enumerate(overrides, first_number):
             yield self._trial(number, list(strings))
 
     def _trial(self, number: int, strings: list[str]) -> Trial:
-        parsed = [self._parse(string) for string in strings]
-        values = [override for override in parsed if self._sets_value(override)]
-        key = tuple(
-            override.key_or_group if self._sets_value(override) else str(override.input_line)
-            for override in parsed
-        )
+        values: Node = {}
+        choices = []
+        for string in strings:
+            found = self._value(string)
+            if found is None:
+                choices.append(string)
+            else:
+                values[found[0]] = found[1]
+        key = (*choices, "", *values)
         if key not in self._composed:
-            self._composed[key] = _Composed(self._full(number, strings))
+            self._composed[key] = _Composed(self._full(number, strings), list(values))
         composed = self._composed[key]
-        config, node = composed.with_values(values)
-        if config.pop("resume", "???") != "???":
-            raise BacklightError("resume: a sweep cannot go on with a run; sweep.resume goes on with a sweep")
-        del node["resume"], config["sweep"]
-        hydra = composed.hydra
-        if hydra.sweep._get_node("subdir")._value() == "${hydra.job.num}":
-            subfolder = str(number)  # as it is by default; asking Hydra takes 0.1 s
-        else:
+        subfolder = str(number)
+        if not composed.numbers_folders:  # as they are by default; asking Hydra takes 0.1 s
             subfolder = str(self._full(number, strings).hydra.sweep.subdir)
-        return Trial(number, strings, config, node, node.pop("sweep"), hydra, subfolder)
+        return composed.trial(number, strings, values, subfolder)
 
     def _full(self, number: int, strings: list[str]) -> DictConfig:
         config = self._loader.load_sweep_config(self._master, strings)
@@ -94,56 +111,96 @@ class Composer:
             config.hydra.job.id = config.hydra.job.num = number
         return config
 
-    def _parsed(self, string: str) -> Override:
+    def _value_of(self, string: str) -> tuple[str, Any] | None:
+        """The key and the value that an override sets, if it does no more than that."""
         (override,) = OverridesParser.create(config_loader=self._loader).parse_overrides([string])
-        return override
+        if self._chooses(override):
+            return None
+        value = override.value()
+        is_plain = not isinstance(value, str | dict | list) or (isinstance(value, str) and "$" not in value)
+        return (override.key_or_group, value) if is_plain else None
 
-    def _sets_value(self, override: Override) -> bool:
-        return not (
+    def _chooses(self, override: Override) -> bool:
+        return (
             override.is_add()
             or override.is_force_add()
             or override.is_delete()
             or override.package is not None
             or override.is_hydra_override()
-            or isinstance(override.value(), dict)  # which is merged with what is there
-            or self._loader.repository.group_exists(override.key_or_group)
+            or bool(self._loader.repository.group_exists(override.key_or_group))
         )
 
 
 class _Composed:
-    """What was composed for one set of choices; its values change from trial to trial."""
+    """What was composed for one set of choices, with marks where values go.
 
-    def __init__(self, full: DictConfig) -> None:
-        self.hydra: DictConfig = full.hydra
-        self._task = copy.deepcopy(full)
-        with open_dict(self._task):
-            del self._task["hydra"]
+    Args:
+        full: the config of one trial, Hydra's part too.
+        keys: whose values differ from trial to trial.
+    """
 
-    def with_values(self, values: Sequence[Override]) -> tuple[Node, Node]:
-        """The task config with these values, unresolved and resolved."""
-        ConfigLoaderImpl._apply_overrides_to_config(list(values), self._task)
-        config = OmegaConf.to_container(self._task, resolve=False)
-        assert isinstance(config, dict)
-        node = copy.deepcopy(config)
-        for path in _interpolations(config):
-            *parents, last = path
-            place = node
+    def __init__(self, full: DictConfig, keys: Sequence[str]) -> None:
+        hydra = OmegaConf.to_container(full.hydra, resolve=False, enum_to_str=True)
+        assert isinstance(hydra, dict)
+        self.numbers_folders = hydra["sweep"]["subdir"] == "${hydra.job.num}"
+        hydra["job"] |= {"num": NUMBER, "id": NUMBER, "override_dirname": DIRNAME}
+        hydra["overrides"]["task"] = OVERRIDES
+        hydra["runtime"]["output_dir"] = FOLDER
+        self._hydra = re.sub(f"'?({'|'.join(MARKS)})'?", r'"\1"', to_yaml({"hydra": hydra}))
+
+        task = copy.deepcopy(full)
+        with open_dict(task):
+            del task["hydra"]
+        if not OmegaConf.is_missing(task, "resume"):
+            raise BacklightError("resume: a sweep cannot go on with a run; sweep.resume goes on with a sweep")
+        self._marks = {key: f"@value{index}@" for index, key in enumerate(keys)}
+        for key, mark in self._marks.items():
+            OmegaConf.update(task, key, mark)
+        sweep = OmegaConf.to_container(task.sweep, resolve=True)
+        task_of(task)
+        config = OmegaConf.to_container(task, resolve=False)
+        self._parts: Node = {"node": plain(task), "sweep": sweep}
+        self._places = [(place, key) for place, key in _marked(self._parts, self._marks)]
+        self._config_yaml = to_yaml(config)  # type: ignore[arg-type]  # it is a dict
+        self._resolved_yaml = to_yaml(self._parts["node"])
+
+    def trial(self, number: int, overrides: list[str], values: Node, subfolder: str) -> Trial:
+        """The trial with these values of the keys."""
+        parts = copy.deepcopy(self._parts)
+        for place, key in self._places:
+            *parents, last = place
+            node: Any = parts
             for parent in parents:
-                place = place[parent]
-            value = OmegaConf.select(self._task, _dotted(path))
-            is_node = isinstance(value, Container)
-            place[last] = OmegaConf.to_container(value, resolve=True) if is_node else value
-        return config, node  # type: ignore[return-value]  # its keys are strings
+                node = node[parent]
+            node[last] = values[key]
+        return Trial(
+            number,
+            overrides,
+            parts["node"],
+            self._filled(self._config_yaml, values),
+            self._filled(self._resolved_yaml, values),
+            parts["sweep"],
+            subfolder,
+            self._hydra,
+        )
+
+    def _filled(self, text: str, values: Node) -> str:
+        for key, mark in self._marks.items():
+            text = text.replace(f"'{mark}'", _scalar(repr(type(values[key])), values[key]))
+        return text
 
 
-def _interpolations(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where a value refers to another."""
+def _marked(node: Any, marks: dict[str, str], place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Where the marks are in a node, and the keys they stand for."""
     if isinstance(node, dict | list):
-        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _interpolations(value, (*path, key))
-    elif isinstance(node, str) and "${" in node:
-        yield path
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _marked(value, marks, (*place, name))
+    for key, mark in marks.items():
+        if node == mark:
+            yield place, key
 
 
-def _dotted(path: tuple[Any, ...]) -> str:
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+@cache
+def _scalar(kind: str, value: object) -> str:
+    """A value as it stands in YAML; the kind tells 1 from 1.0 and from true."""
+    return to_yaml({"x": value}).removeprefix("x:").strip()

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -25,6 +24,7 @@ from backlight.callbacks.checkpoints import Checkpoints
 from backlight.callbacks.tensorboard import hparams_of, scalars_of
 from backlight.checkpoint import read_checkpoint
 from backlight.diagnose import Diagnosis
+from backlight.examination import Evidence
 from backlight.files import to_yaml
 from backlight.population.training import Member
 from backlight.run_folder import RunFolder
@@ -58,7 +58,7 @@ class Recorder:
         """
         epochs, steps = len(member.history), len(member.history) * _steps_per_epoch(member)
         metrics = {} if member.error else {**_last(member.history), **member.test_metrics}
-        summary = blank(trial.node) | {
+        summary = blank(trial.node["seed"], trial.resolved_yaml) | {
             "status": "failed" if member.error else "completed",
             "error": member.error,
             "metrics": {name: _number(value) for name, value in sorted(metrics.items())},
@@ -70,7 +70,12 @@ class Recorder:
         if epochs:
             self._write_checkpoints(folder, member)
         _write_metrics(folder.metrics, member)
-        diagnosis = Diagnosis.of(trial.node, folder, member.data, member.error)
+        series = {
+            name: np.array([metrics[name] for metrics in member.history]) for name in _last(member.history)
+        }
+        ended = member.model if epochs else None
+        evidence = Evidence(trial.overrides, series, ended, member.error)
+        diagnosis = Diagnosis.of(trial.node, evidence, member.data)
         summary["diagnosis"] = diagnosis.as_data()
         _write_events(folder.tensorboard, trial, member, summary["metrics"], diagnosis)
         write_log(folder, [*_epoch_lines(member), *_closing_lines(member, diagnosis)])
@@ -131,15 +136,15 @@ def begin(folder: RunFolder, trial: Trial) -> None:
     """Write what is known of a trial before it is trained."""
     folder.refuse_if_used()
     _write(folder.config.with_name("overrides.yaml"), to_yaml(trial.overrides))
-    _write(folder.config.with_name("hydra.yaml"), _hydra_of(folder, trial))
-    _write(folder.config, to_yaml(trial.config))
+    _write(folder.config.with_name("hydra.yaml"), trial.hydra_yaml(folder.path.absolute()))
+    _write(folder.config, trial.config_yaml)
 
 
 def write_failure(folder: RunFolder, trial: Trial, sentence: str) -> dict[str, Any]:
     """Write the folder of a trial that cannot be trained; returns its summary."""
     begin(folder, trial)
     write_log(folder, [("ERROR", "backlight.sweep", sentence)])
-    summary = blank(trial.node) | {"error": sentence}
+    summary = blank(trial.node["seed"], trial.resolved_yaml) | {"error": sentence}
     folder.write_summary(summary)
     return summary | {"verdict": ""}
 
@@ -155,15 +160,6 @@ def _write(path: Path, content: str | bytes) -> None:
     """Without waiting for the disk, which a thousand trials would do for minutes; the summary waits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def _hydra_of(folder: RunFolder, trial: Trial) -> str:
-    hydra = OmegaConf.to_container(trial.hydra, resolve=False, enum_to_str=True)
-    assert isinstance(hydra, dict)
-    hydra["job"] |= {"num": trial.number, "id": str(trial.number)}
-    hydra["overrides"] = {**hydra["overrides"], "task": trial.overrides}
-    hydra["runtime"] = {**hydra["runtime"], "output_dir": str(folder.path.absolute())}
-    return to_yaml({"hydra": hydra})
 
 
 def _checkpoint_of(node: Node) -> dict[str, Any]:
@@ -221,7 +217,7 @@ def _write_events(
             writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
 
         writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        add(text("config", f"```yaml\n{to_yaml(trial.config)}\n```"), 0)
+        add(text("config", f"```yaml\n{trial.config_yaml}\n```"), 0)
         for epoch, values in enumerate(member.history, 1):
             scalars = {name: float(value) for name, value in values.items()}
             add(scalars_of({**scalars, "epoch": epoch - 1}), epoch * steps - 1)
