@@ -29,12 +29,16 @@ def whole_file(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(target: Path, content: str | bytes) -> None:
-    """Write a file (text as UTF-8); the old content stays until the new one is complete on disk."""
+def write_whole(target: Path, content: str | bytes, *, wait: bool = True) -> None:
+    """Write a file (text as UTF-8); the old content stays until the new one is complete.
+
+    With `wait` it is then on the disk, which takes milliseconds; without, a power cut may still lose it.
+    """
     with whole_file(target) as temporary, temporary.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
-        os.fsync(file.fileno())
+        if wait:
+            os.fsync(file.fileno())
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]

@@ -1,12 +1,19 @@
 """What this process, and those it spawns, say on the terminal; and how they end."""
 
 import logging
+import multiprocessing
 import os
 import threading
 import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +28,40 @@ def leave_the_terminal_to_us() -> None:
     )  # for spawned processes, while they start
     # TensorBoard's writer hands its error (a full disk) to the next write, which reports it.
     threading.excepthook = _log_failed_thread
+
+
+def forked_map(function: Callable[[Item], Result], items: Sequence[Item], at_least: int) -> list[Result]:
+    """`[function(item) for item in items]`, shared among forked processes, one per core.
+
+    They inherit the function and the items as they are; results must be such that pickle takes.
+
+    Args:
+        function: must leave nothing in memory that the caller needs.
+        items: its arguments.
+        at_least: items for which forking is worth its while.
+    """
+    processes = os.cpu_count() or 1
+    if processes == 1 or len(items) < at_least or "fork" not in multiprocessing.get_all_start_methods():
+        return [function(item) for item in items]
+    _inherited[:] = [function, items]
+    results: list[Result | None] = [None] * len(items)
+    with ProcessPoolExecutor(
+        processes, multiprocessing.get_context("fork"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        shares = [slice(first, None, processes) for first in range(processes)]
+        for share, found in zip(shares, pool.map(_map_share, shares), strict=True):
+            results[share] = found
+    _inherited.clear()
+    return results  # type: ignore[return-value]  # the shares are all there is
+
+
+def _map_share(share: slice) -> list[Any]:
+    function, items = _inherited
+    return [function(item) for item in items[share]]
+
+
+_inherited: list[Any] = []
+"""What `forked_map` leaves to the processes it forks."""
 
 
 def _log_failed_thread(failure: threading.ExceptHookArgs) -> None:

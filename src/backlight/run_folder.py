@@ -92,9 +92,9 @@ class RunFolder:
             return []
         return [str(override) for override in overrides]
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json`, whole or not at all."""
-        write_whole(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    def write_summary(self, summary: Mapping[str, Any], *, wait: bool = True) -> None:
+        """Write `summary.json`, whole or not at all; `wait` as for `write_whole`."""
+        write_whole(self.summary, json.dumps(summary, indent=2, allow_nan=False) + "\n", wait=wait)
 
     def is_completed(self) -> bool:
         """Whether the summary says that training and testing went to their end."""

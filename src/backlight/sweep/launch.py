@@ -21,7 +21,7 @@ from backlight.config import build
 from backlight.data.module import EVALUATION_ROWS
 from backlight.errors import BacklightError
 from backlight.population.training import PARTS, Member, Population
-from backlight.processes import leave_the_terminal_to_us
+from backlight.processes import forked_map, leave_the_terminal_to_us
 from backlight.run_folder import RunFolder
 from backlight.sweep.compose import Composer, Trial
 from backlight.sweep.leaderboard import Leaderboard
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 Kin = list[tuple[Trial, Member]]
 
+WORTH_FORKING = 64  # folders to write
 MOST_MEMBERS = 1024  # beyond which nothing is gained
 MEMORY_SHARE = 0.5
 """Of the memory that is free: the rest is for what is not counted here."""
@@ -190,10 +191,15 @@ class _Sweep:
         with _progress(f"{len(kin)} trials", len(kin) * member.max_epochs) as advance:
             Population([member for _, member in kin], device).train(advance)
         seconds = (time.monotonic() - started) / len(kin)
-        for trial, member in kin:
+
+        def write(one: tuple[Trial, Member]) -> dict[str, Any]:
+            trial, member = one
             folder = self._folder(trial)
             begin(folder, trial)
-            self.results[trial.number] = recorder.write(folder, trial, member, seconds)
+            return recorder.write(folder, trial, member, seconds)
+
+        for (trial, member), summary in zip(kin, forked_map(write, kin, WORTH_FORKING), strict=True):
+            self.results[trial.number] = summary
             if member.error:
                 log.error("trial %d: %s", trial.number, member.error)
 
