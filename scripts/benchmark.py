@@ -7,11 +7,15 @@ that is slower for a while is slower for both sides.
 import argparse
 import logging
 import multiprocessing
+import os
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -23,6 +27,8 @@ from backlight.assemble import assemble
 from backlight.command import config_folder
 from backlight.config import plain, task_of
 from backlight.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[1]
 
 NETWORKS = {
     "10-5-1, batch 32": [
@@ -87,9 +93,9 @@ def instrument(repeats: int) -> None:
     for network, overrides in NETWORKS.items():
         seconds: dict[str, list[float]] = {name: [] for name in INSTRUMENTS}
         fit_seconds([*overrides, "trainer.max_epochs=1"])  # imports and first allocations
-        for _ in range(repeats):
-            for name, options in INSTRUMENTS.items():
-                seconds[name].append(fit_seconds([*overrides, *options]))
+        for repeat in range(repeats):
+            for name in rotated(list(INSTRUMENTS), repeat):
+                seconds[name].append(fit_seconds([*overrides, *INSTRUMENTS[name]]))
         without, default, every = seconds.values()
         table.add_row(
             network,
@@ -113,12 +119,106 @@ def instrument(repeats: int) -> None:
     get_console().print(table)
 
 
+RATES = "0.01,0.02,0.05,0.1,0.2,0.5,1,2,3,5"
+SWEEP = [
+    "data.n_samples=1000", "data.val_fraction=0.1", "data.test_fraction=0.1", "data.batch_size=32",
+    "optimizer=sgd", "optimizer.momentum=0", "trainer.max_epochs=20", f"optimizer.lr={RATES}",
+]  # fmt: skip
+
+
+def sweep(repeats: int) -> None:
+    """Trials per second of a grid, from the start of the process to the last file.
+
+    Of those that take seconds for a trial only 20 are run, and a trial's share of them is what counts.
+    """
+    table = Table("what", "trials", "seconds", "trials / s", "peak memory, MB")
+    peers: dict[str, tuple[Callable[[int], tuple[float, int]], tuple[int, ...]]] = {
+        "Backlight": (ours, (10, 100, 1000, 10_000)),
+        "Backlight, sweep=sequential": (sequential, (20,)),
+        "Lightning + Hydra, as documented": (theirs, (20,)),
+        "scikit-learn, GridSearchCV(MLPClassifier, n_jobs=-1)": (grid_search, (1000,)),
+    }
+    for name, (run, sizes) in peers.items():
+        for trials in sizes:
+            seconds, peaks = zip(*(run(trials) for _ in range(repeats)), strict=True)
+            median = statistics.median(seconds)
+            memory = max(peaks) / 1e6
+            table.add_row(name, f"{trials:,}", f"{median:.1f}", f"{trials / median:.2f}", f"{memory:.0f}")
+    get_console().print(table)
+
+
+def sequential(trials: int) -> tuple[float, int]:
+    """Seconds and peak memory of a sweep that trains one after the other."""
+    return ours(trials, "sweep=sequential")
+
+
+def ours(trials: int, *options: str) -> tuple[float, int]:
+    """Seconds and peak memory of a sweep of Backlight's."""
+    command = [str(ROOT / "train.py"), "-m", *SWEEP, f"seed=range({trials // 10})", *options]
+    return measured(command, "hydra.sweep.dir")
+
+
+def theirs(trials: int) -> tuple[float, int]:
+    """The same of a program that uses Lightning and Hydra as their documentation shows them."""
+    command = [
+        str(ROOT / "scripts/peers/lightning_hydra.py"),
+        "-m",
+        f"lr={RATES}",
+        f"seed=range({trials // 10})",
+    ]
+    return measured(command, "hydra.sweep.dir")
+
+
+def measured(command: list[str], folder_key: str) -> tuple[float, int]:
+    """Seconds and peak memory of a Python process that writes into a folder, which is then deleted."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *command, f"{folder_key}={folder}/sweep"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
+        )  # fmt: skip
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+    if status:
+        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+    return seconds, usage.ru_maxrss * 1024
+
+
+def grid_search(trials: int) -> tuple[float, int]:
+    """The same grid in scikit-learn: each network trained on 800 rows and scored on 100; no run folders."""
+    script = f"""
+import warnings
+import numpy as np
+from sklearn.datasets import make_classification
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from sklearn.neural_network import MLPClassifier
+warnings.filterwarnings("ignore")
+x, y = make_classification(900, 10, n_informative=5, random_state=0)
+fold = np.where(np.arange(900) < 800, -1, 0)
+network = MLPClassifier(
+    [5], activation="logistic", solver="sgd", momentum=0, alpha=0, batch_size=32, max_iter=20, n_iter_no_change=1000
+)
+grid = {{"learning_rate_init": [{RATES}], "random_state": range({trials // 10})}}
+GridSearchCV(network, grid, cv=PredefinedSplit(fold), n_jobs=-1, refit=False).fit(x, y)
+"""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment, capture_output=True)
+    return time.perf_counter() - started, 0
+
+
+def rotated(names: list[str], by: int) -> list[str]:
+    """Another one first in each repeat: who comes after whom can matter."""
+    by %= len(names)
+    return [*names[by:], *names[:by]]
+
+
 def median_ratio(ours: list[float], theirs: list[float]) -> float:
     """Of each repeat, and the median of these."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-BENCHMARKS = {"instrument": instrument}
+BENCHMARKS = {"instrument": instrument, "sweep": sweep}
 
 
 def main() -> None:

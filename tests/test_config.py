@@ -17,7 +17,7 @@ from backlight.errors import BacklightError, nearest
 from backlight.run_folder import RunFolder
 
 CONF = config_folder()
-GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "callbacks", "experiment")
+GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "callbacks", "sweep", "experiment")
 OPTIONS = [
     (group, path.stem)
     for group in GROUPS

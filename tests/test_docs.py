@@ -98,7 +98,7 @@ def test_board_serves_on_this_machine_only(tmp_path: Path) -> None:
 
 def test_options_in_the_readme_are_those_of_conf() -> None:
     text = (ROOT / "README.md").read_text()
-    for group in ("experiment", "data", "optimizer", "scheduler", "trainer", "callbacks"):
+    for group in ("experiment", "data", "optimizer", "scheduler", "trainer", "callbacks", "sweep"):
         row = re.search(rf"^\| `{group}` \| (.*) \|$", text, re.MULTILINE)
         assert row is not None
         there = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml") if path.stem[0] != "_"}

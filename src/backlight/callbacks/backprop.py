@@ -205,6 +205,7 @@ class BackpropMonitor(StepObserver, Callback):
         if unmeasured:
             self._measure(unmeasured)
         assert self._writer is not None
+        steps = {}
         for record in records:
             values = {
                 f"{figure}/{name}": value
@@ -214,7 +215,8 @@ class BackpropMonitor(StepObserver, Callback):
             if record.update_to_weight is not None:
                 updates = zip(self._layers, record.update_to_weight.tolist(), strict=True)
                 values |= {f"update_to_weight/{name}": value for name, value in updates}
-            write_scalars(self._writer, values, record.step)
+            steps[record.step] = values
+        write_scalars(self._writer, steps)
         if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
             self._draw_heat_map()
 

@@ -74,5 +74,6 @@ def _write_norms(writer: SummaryWriter, names: Sequence[str], norms: Mapping[int
     of_layer["total"] = squares.sum(dim=1)
     values = torch.stack(list(of_layer.values())).sqrt().T.tolist()
     tags = [f"gradient_norm/{layer}" for layer in of_layer]
-    for step, row in zip(norms, values, strict=True):
-        write_scalars(writer, dict(zip(tags, row, strict=True)), step)
+    write_scalars(
+        writer, {step: dict(zip(tags, row, strict=True)) for step, row in zip(norms, values, strict=True)}
+    )

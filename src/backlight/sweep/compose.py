@@ -49,6 +49,17 @@ class Trial:
     subfolder: str
     _hydra: str
 
+    def values(self, keys: Sequence[str]) -> Node:
+        """What the trial's overrides say of these keys: of values what they are, of groups the option."""
+        given = dict(override.partition("=")[::2] for override in self.overrides)
+        return {key: self._value(key, given[key]) for key in keys if key in given}
+
+    def _value(self, key: str, string: str) -> Any:
+        value: Any = self.node
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        return string if value is None or isinstance(value, dict) else value
+
     def hydra_yaml(self, folder: Path) -> str:
         """Hydra's own settings, for a trial in this folder."""
         text = self._hydra
@@ -56,6 +67,16 @@ class Trial:
         for mark, value in zip(MARKS, values, strict=True):
             text = text.replace(json.dumps(mark), json.dumps(value))
         return text
+
+
+def swept(trials: Sequence[Trial]) -> list[str]:
+    """Keys whose overrides differ from trial to trial."""
+    values: dict[str, set[str]] = {}
+    for trial in trials:
+        for override in trial.overrides:
+            key, _, value = override.partition("=")
+            values.setdefault(key, set()).add(value)
+    return [key for key, seen in values.items() if len(seen) > 1]
 
 
 class Composer:

@@ -23,7 +23,7 @@ from backlight.errors import BacklightError
 from backlight.population.training import PARTS, Member, Population
 from backlight.processes import forked_map, leave_the_terminal_to_us
 from backlight.run_folder import RunFolder
-from backlight.sweep.compose import Composer, Trial
+from backlight.sweep.compose import Composer, Trial, swept
 from backlight.sweep.leaderboard import Leaderboard
 from backlight.sweep.members import MemberBuilder
 from backlight.sweep.record import Recorder, begin, write_failure
@@ -124,7 +124,7 @@ class _Sweep:
             self._say(f"{len(trials) - len(open_trials)} of {len(trials)} trials are there already")
         kin, lonely = self._kin(open_trials)
         for members in kin:
-            self._train(members)
+            self._train(members, swept(trials))
         for trial in lonely:
             self._say(f"trial {trial.number}  {' '.join(trial.overrides)}")
             self.alone(trial.overrides, trial.number)
@@ -182,12 +182,12 @@ class _Sweep:
                 populations += [kin[start : start + at_once] for start in range(0, len(kin), at_once)]
         return populations, sorted(lonely, key=lambda trial: trial.number)
 
-    def _train(self, kin: Kin) -> None:
+    def _train(self, kin: Kin, keys: Sequence[str]) -> None:
         """Train a population, and write the folder of every member."""
         started = time.monotonic()
         trial, member = kin[0]
         device = device_of(trial.node["trainer"].get("accelerator", "auto"), "trainer.accelerator")
-        recorder = Recorder(trial.node, device)
+        recorder = Recorder(trial.node, device, keys)
         with _progress(f"{len(kin)} trials", len(kin) * member.max_epochs) as advance:
             Population([member for _, member in kin], device).train(advance)
         seconds = (time.monotonic() - started) / len(kin)

@@ -10,7 +10,7 @@ from rich import get_console
 from rich.table import Table
 
 from backlight.files import whole_file
-from backlight.sweep.compose import Trial
+from backlight.sweep.compose import Trial, swept
 
 SHOWN = 10
 LOWER_IS_BETTER = ("loss", "calibration_error")
@@ -32,7 +32,7 @@ class Leaderboard:
         self.folder = folder
         self.metrics = sorted({name for result in results.values() for name in result["metrics"]} - {"lr"})
         self.metric = metric if metric in self.metrics else "train/loss"
-        self.keys = _swept(trials)
+        self.keys = swept(trials)
         self.rows = [_row(trial, results[trial.number], self.keys) for trial in trials]
 
     def write(self) -> None:
@@ -49,14 +49,13 @@ class Leaderboard:
     def show(self) -> None:
         """Print the best trials and how many failed."""
         failed = sum(row["status"] != "completed" for row in self.rows)
-        title = f"the best of {len(self.rows)} trials by {self.metric}"
-        table = Table(
-            "trial", *self.keys, *self._shown_metrics(), "verdict", title=title, title_justify="left"
-        )
-        for row in sorted(self.rows, key=self._rank)[:SHOWN]:
-            if row["status"] == "completed":
-                values = [_short(row.get(column, "")) for column in (*self.keys, *self._shown_metrics())]
-                table.add_row(str(row["trial"]), *values, row["verdict"])
+        table = Table(title=f"the best of {len(self.rows)} trials by {self.metric}", title_justify="left")
+        columns = ["trial", *self.keys, *self._shown_metrics(), "verdict"]
+        for column in columns:
+            table.add_column(column.replace(".", ".\n").replace("/", "/\n"), overflow="fold")
+        best = sorted((row for row in self.rows if row["status"] == "completed"), key=self._rank)
+        for row in best[:SHOWN]:
+            table.add_row(*(_short(row.get(column, "")) for column in columns))
         console = get_console()
         console.print(table)
         if failed:
@@ -78,23 +77,12 @@ class Leaderboard:
         return value if self.metric.endswith(LOWER_IS_BETTER) else -value
 
 
-def _swept(trials: Sequence[Trial]) -> list[str]:
-    """Keys whose overrides differ from trial to trial."""
-    values: dict[str, set[str]] = {}
-    for trial in trials:
-        for override in trial.overrides:
-            key, _, value = override.partition("=")
-            values.setdefault(key, set()).add(value)
-    return [key for key, seen in values.items() if len(seen) > 1]
-
-
 def _row(trial: Trial, result: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    given = dict(override.partition("=")[::2] for override in trial.overrides)
     symptoms = [str(finding["symptom"]).replace("_", " ") for finding in result["diagnosis"]]
     return {
         "trial": trial.number,
         "status": result["status"],
-        **{key: given.get(key, "") for key in keys},
+        **trial.values(keys),
         **result["metrics"],
         "verdict": ", ".join(symptoms) or ("healthy" if result["status"] == "completed" else ""),
         "run": trial.subfolder,
@@ -102,7 +90,7 @@ def _row(trial: Trial, result: Mapping[str, Any], keys: Sequence[str]) -> dict[s
 
 
 def _short(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _relative(path: Path) -> Path:

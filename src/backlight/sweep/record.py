@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import text
 
 from backlight.assemble import Node, assemble
 from backlight.callbacks.checkpoints import Checkpoints
-from backlight.callbacks.tensorboard import hparams_of, scalars_of
+from backlight.callbacks.tensorboard import framed, hparams_of, scalars_of
 from backlight.checkpoint import read_checkpoint
+from backlight.data.module import ClassificationData
 from backlight.diagnose import Diagnosis
 from backlight.examination import Evidence
 from backlight.files import to_yaml
@@ -40,12 +39,15 @@ class Recorder:
     Args:
         node: the config of one of them.
         device: they were trained on.
+        swept: keys that the sweep gives different values: TensorBoard's hyper-parameters.
     """
 
-    def __init__(self, node: Node, device: torch.device) -> None:
+    def __init__(self, node: Node, device: torch.device, swept: Sequence[str]) -> None:
+        self._swept = swept
         self._checkpoint = _checkpoint_of(node)
         self._device = str(device)
         self._loops = cache(self._loops_after)
+        self._data_state = cache(ClassificationData.state_dict)
 
     def write(self, folder: RunFolder, trial: Trial, member: Member, seconds: float) -> dict[str, Any]:
         """Write everything a run leaves behind; returns its summary.
@@ -77,7 +79,7 @@ class Recorder:
         evidence = Evidence(trial.overrides, series, ended, member.error)
         diagnosis = Diagnosis.of(trial.node, evidence, member.data)
         summary["diagnosis"] = diagnosis.as_data()
-        _write_events(folder.tensorboard, trial, member, summary["metrics"], diagnosis)
+        self._write_events(folder.tensorboard, trial, member, summary["metrics"], diagnosis)
         write_log(folder, [*_epoch_lines(member), *_closing_lines(member, diagnosis)])
         folder.write_summary(summary, wait=False)
         return summary | {"verdict": diagnosis.verdict}
@@ -86,7 +88,7 @@ class Recorder:
         shared = {
             **self._checkpoint,
             "loss": member.loss.settings(),
-            "ClassificationData": member.data.state_dict(),
+            "ClassificationData": self._data_state(member.data),
         }
         epochs = len(member.history)
         kept = [
@@ -111,6 +113,26 @@ class Recorder:
             content = io.BytesIO()
             torch.save(checkpoint, content)
             _write(folder.checkpoint(name), content.getvalue())
+
+    def _write_events(
+        self, folder: Path, trial: Trial, member: Member, metrics: Mapping[str, float], diagnosis: Diagnosis
+    ) -> None:
+        """One event per epoch; the steps are those of a single run's."""
+        steps = _steps_per_epoch(member)
+        now = time.time()
+        name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}.{trial.number}"
+        end = len(member.history) * steps
+        summaries = [(text("config", f"```yaml\n{trial.config_yaml}\n```"), 0)]
+        for epoch, values in enumerate(member.history, 1):
+            scalars = {name: float(value) for name, value in values.items()}
+            summaries.append((scalars_of({**scalars, "epoch": epoch - 1}), epoch * steps - 1))
+        tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
+        summaries.append((scalars_of(tested), end))
+        summaries += [(summary, 0) for summary in hparams_of(trial.values(self._swept), metrics)]
+        summaries.append((text("diagnosis", diagnosis.as_markdown()), end))
+        events = [Event(wall_time=now, file_version="brain.Event:2")]
+        events += [Event(wall_time=now, step=step, summary=summary) for summary, step in summaries]
+        _write(folder / name, framed(events))
 
     def _at(self, epochs: int, member: Member) -> dict[str, int]:
         return {"epoch": epochs - 1, "global_step": epochs * _steps_per_epoch(member)}
@@ -201,31 +223,6 @@ def _write_metrics(path: Path, member: Member) -> None:
     for epoch, metrics in enumerate(member.history, 1):
         writer.writerow([epoch, epoch * steps, *(_number(metrics[name]) for name in names)])
     _write(path, content.getvalue())
-
-
-def _write_events(
-    folder: Path, trial: Trial, member: Member, metrics: Mapping[str, float], diagnosis: Diagnosis
-) -> None:
-    """One event per epoch; the steps are those of a single run's."""
-    steps = _steps_per_epoch(member)
-    now = time.time()
-    name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}.{trial.number}"
-    with (folder / name).open("wb") as file:
-        writer = RecordWriter(file)
-
-        def add(summary: Summary, step: int) -> None:
-            writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
-
-        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        add(text("config", f"```yaml\n{trial.config_yaml}\n```"), 0)
-        for epoch, values in enumerate(member.history, 1):
-            scalars = {name: float(value) for name, value in values.items()}
-            add(scalars_of({**scalars, "epoch": epoch - 1}), epoch * steps - 1)
-        end = len(member.history) * steps
-        add(scalars_of({name: value for name, value in metrics.items() if name.startswith("test/")}), end)
-        for summary in hparams_of(trial.node, metrics):
-            add(summary, 0)
-        add(text("diagnosis", diagnosis.as_markdown()), end)
 
 
 def _epoch_lines(member: Member) -> Iterator[tuple[str, str, str]]:
