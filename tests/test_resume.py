@@ -56,6 +56,15 @@ def test_killed_run_repeats_only_what_its_checkpoint_lacks(train: Train, call: C
     assert len(steps) == len(set(steps)) == 5
 
 
+def test_a_run_killed_after_its_last_epoch_is_tested_and_summed_up(train: Train, call: Call) -> None:
+    run = train("data=moons")
+    expected = run.summary
+    (run.path / "summary.json").unlink()
+    assert call("train", "resume=run").code == 0
+    for key in ("status", "metrics", "epochs", "steps", "diagnosis"):
+        assert run.summary[key] == expected[key], key
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,6 +1,8 @@
 """CPU or GPU."""
 
+import os
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -26,3 +28,17 @@ def device_of(name: Accelerator, key: str) -> torch.device:
     """The device that Lightning picks for one process."""
     require_accelerator(name, key)
     return Fabric(accelerator=name, devices=1).device
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free: of a GPU, or of this machine, counting what files are cached in."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []

@@ -43,6 +43,8 @@ def train() -> None:
     for argument in sys.argv[1:]:
         sweep = argument.removeprefix("sweep.resume=").strip("'\"")
         if sweep != argument:
+            if not {"-m", "--multirun"} & set(sys.argv):
+                _refuse("sweep.resume: needs the command of the sweep, with -m and all its values", MENDABLE)
             if not Path(sweep, "multirun.yaml").is_file():
                 _refuse(f"sweep.resume={sweep}: not a sweep folder; it has no multirun.yaml", MENDABLE)
             sys.argv[sys.argv.index(argument)] = f"hydra.sweep.dir={sweep}"

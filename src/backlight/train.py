@@ -17,7 +17,7 @@ from backlight.callbacks.tensorboard import write_hparams
 from backlight.config import plain, task_of
 from backlight.diagnose import Diagnosis
 from backlight.errors import BacklightError
-from backlight.examination import Evidence
+from backlight.examination import Evidence, read_series
 from backlight.metrics import number
 from backlight.processes import leave_the_terminal_to_us
 from backlight.resume import reopen
@@ -80,12 +80,13 @@ def fit_and_test(
             ckpt_path=folder.checkpoint("last") if resumes else None,
             weights_only=True,
         )
-        metrics = dict(trainer.callback_metrics)
+        # From the file: a run that was killed after its last epoch trains none now.
+        metrics = {name: float(values[-1]) for name, values in read_series(folder.metrics).items()}
         if data.has("test"):
             trainer.test(
                 classifier, data, ckpt_path=folder.checkpoint("best"), weights_only=True, verbose=False
             )
-            metrics |= trainer.callback_metrics
+            metrics |= {name: number(value) for name, value in trainer.callback_metrics.items()}
     except SystemExit as stop:  # how Lightning answers Ctrl-C (with code 1) and SIGTERM (with code 0)
         caught = signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT
         message = f"interrupted; to go on: python train.py resume={folder.shown}"
@@ -100,7 +101,7 @@ def fit_and_test(
             summary["diagnosis"] = Diagnosis.of(config, Evidence.of(folder, sentence.strip()), data).as_data()
             raise BacklightError(sentence.strip()) from error
         raise
-    summary["metrics"] = {name: number(value) for name, value in sorted(metrics.items())}
+    summary["metrics"] = {name: metrics[name] for name in sorted(metrics.keys() - {"epoch", "step"})}
     diagnosis = Diagnosis.of(config, Evidence.of(folder), data)
     summary["diagnosis"] = diagnosis.as_data()
     assert isinstance(trainer.logger, TensorBoardLogger)

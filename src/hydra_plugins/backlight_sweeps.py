@@ -12,34 +12,79 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 
+from backlight.errors import BacklightError
+
 
 class PopulationLauncher(BasicLauncher):
     """Trains trials together where they can be, and the others one after the other."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._sweep: Any = None
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What Hydra's launchers do: run these trials and return what came of each."""
-        from backlight.sweep.launch import launch
-
-        def alone(overrides: Sequence[str], number: int) -> JobReturn:
-            (returned,) = super(PopulationLauncher, self).launch([overrides], number)
-            return returned
+        from backlight.sweep.launch import Sweep
 
         assert self.hydra_context is not None and self.config is not None
-        return launch(
-            self.hydra_context.config_loader,
-            self.config,
-            job_overrides,
-            initial_job_idx,
-            alone=alone,
-            failed=getattr(self.task_function, "failed", lambda: None),
-        )
+        if self._sweep is None:
+            self._sweep = Sweep(
+                self.hydra_context.config_loader,
+                self.config,
+                alone=self._alone,
+                failed=getattr(self.task_function, "failed", lambda: None),
+            )
+        returned: list[JobReturn] = self._sweep.launch(job_overrides, initial_job_idx)
+        return returned
+
+    def show_leaderboard(self) -> None:
+        """Print the best trials of the whole sweep."""
+        if self._sweep is not None:
+            self._sweep.show()
+
+    def _alone(self, overrides: Sequence[str], number: int) -> JobReturn:
+        (returned,) = super().launch([overrides], number)
+        return returned
 
 
-class ComposedSweeper(BasicSweeper):
+class _Sweeper(BasicSweeper):
+    """A sweeper that shows at its end what came of it."""
+
+    def _show_leaderboard(self) -> None:
+        if isinstance(self.launcher, PopulationLauncher):
+            self.launcher.show_leaderboard()
+
+
+class ComposedSweeper(_Sweeper):
     """Hydra's sweeper of grids, but trials are composed once, by the launcher."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch every combination of values."""
+        returned = super().sweep(arguments)
+        self._show_leaderboard()
+        return returned
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Nothing: the launcher composes every trial before it trains the first."""
+
+
+class SearchSweeper(_Sweeper):
+    """Trains what Optuna suggests."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch trials until there are enough."""
+        assert self.config is not None and self.launcher is not None
+        try:
+            from backlight.sweep.search import search
+        except ModuleNotFoundError as error:
+            raise BacklightError(
+                f"sweep=search: needs {error.name}: pip install 'backlight[search]'"
+            ) from error
+
+        returned, importance = search(arguments, self.config, self.launcher.launch)
+        self._show_leaderboard()
+        print(importance)
+        return returned
 
 
 @dataclass
@@ -58,8 +103,18 @@ class ComposedSweeperConfig:
     params: dict[str, Any] | None = None
 
 
+@dataclass
+class SearchSweeperConfig:
+    """Of `hydra/sweeper=search`."""
+
+    _target_: str = "hydra_plugins.backlight_sweeps.SearchSweeper"
+    max_batch_size: int | None = None
+    params: dict[str, Any] | None = None
+
+
 for group, name, node in (
     ("hydra/launcher", "population", PopulationLauncherConfig),
     ("hydra/sweeper", "composed", ComposedSweeperConfig),
+    ("hydra/sweeper", "search", SearchSweeperConfig),
 ):
     ConfigStore.instance().store(group=group, name=name, node=node, provider="backlight")

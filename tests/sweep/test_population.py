@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from yaml import safe_load
 
+from backlight.population.training import Population
 from tests.conftest import Call, TrainedRun
 
 Train = Callable[..., TrainedRun]
@@ -154,28 +156,74 @@ def test_a_sweep_goes_on_where_it_was(call: Call, tmp_path: Path) -> None:
     before = table(tmp_path / "sweep/leaderboard.csv")
     for number in (1, 2):  # as a kill leaves them
         (tmp_path / f"sweep/{number}/summary.json").unlink()
+    shutil.rmtree(tmp_path / "sweep/2/checkpoints")
 
     result = call(*command, "sweep.resume=sweep")
 
     assert result.code == 3
     assert "4 of 6 trials are there already" in result.out
     assert (tmp_path / "sweep/0/summary.json").stat().st_mtime_ns == kept
-    assert table(tmp_path / "sweep/leaderboard.csv") == before
+    for ours, theirs in zip(table(tmp_path / "sweep/leaderboard.csv"), before, strict=True):
+        assert (ours["status"], ours["verdict"]) == (theirs["status"], theirs["verdict"])
+        if ours["status"] == "completed":
+            assert float(ours["test/loss"]) == pytest.approx(float(theirs["test/loss"]), rel=1e-4)
 
     other = call(
         "train", "-m", "data=moons", "optimizer.lr=0.1,0.3", "trainer.max_epochs=2", "sweep.resume=sweep"
     )
     assert other.code == 2
     assert "holds the trial" in other.err
+    alone = call("train", "data=moons", "sweep.resume=sweep")
+    assert alone.err == "ERROR: sweep.resume: needs the command of the sweep, with -m and all its values\n"
     assert call(*command, "sweep.resume=nowhere").err.startswith(
         "ERROR: sweep.resume=nowhere: not a sweep folder"
     )
+
+
+def test_a_trial_that_was_interrupted_goes_on_from_its_checkpoint(
+    call: Call, train: Train, tmp_path: Path
+) -> None:
+    command = ["train", "-m", "data=moons", "optimizer=lbfgs", "seed=0,1", "trainer.max_epochs=4"]
+    assert call(*command, "hydra.sweep.dir=sweep").code == 0
+    expected = table(tmp_path / "sweep/leaderboard.csv")
+    trial = tmp_path / "sweep/1"
+    shorter = train("data=moons", "optimizer=lbfgs", "seed=1", "trainer.max_epochs=2", folder="shorter")
+    shutil.copytree(shorter.path / "checkpoints", trial / "checkpoints", dirs_exist_ok=True)
+    (trial / "summary.json").unlink()
+
+    result = call(*command, "sweep.resume=sweep")
+
+    assert result.code == 0, result.err
+    assert "1 of 2 trials are there already" in result.out
+    assert table(tmp_path / "sweep/leaderboard.csv") == expected
+    assert "epoch 1/4" not in result.out
+    assert "epoch 3/4" in result.out
+
+
+def test_memory_that_does_not_suffice_is_no_end(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(Population, "train", fail)
+    result = call("train", "-m", "data=moons", "seed=0,1", "trainer.max_epochs=1", "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    assert "2 trials are trained one by one, for together: not enough memory" in result.err
+    assert [row["status"] for row in table(tmp_path / "sweep/leaderboard.csv")] == ["completed"] * 2
+
+
+def test_batches_of_a_sweep_share_a_leaderboard(call: Call, tmp_path: Path) -> None:
+    options = ["data=moons", "seed=0,1,2,3", "trainer.max_epochs=1", "hydra.sweeper.max_batch_size=2"]
+    assert call("train", "-m", *options, "hydra.sweep.dir=sweep").code == 0
+    assert [row["trial"] for row in table(tmp_path / "sweep/leaderboard.csv")] == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("sweep.max_members=1", "sweep.max_members=1: must be at least 2"),
+        ("sweep.metric=val/acuracy", "sweep.metric=val/acuracy: no such metric; did you mean 'val/accuracy'?"),
         ("sweep.metrics=x", "sweep.metrics: no such key; did you mean 'metric'?"),
         ("optimizer.momentun=0,1", "optimizer.momentun: no such key; did you mean 'momentum'?"),
         ("optimizer=sdg,adam", "optimizer=sdg: no such option; did you mean 'sgd'?"),

@@ -2,13 +2,13 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
@@ -16,10 +16,11 @@ from pydantic import Field
 from rich import get_console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from backlight.accelerator import device_of
+from backlight.accelerator import device_of, free_bytes
 from backlight.config import build
 from backlight.data.module import EVALUATION_ROWS
-from backlight.errors import BacklightError
+from backlight.errors import BacklightError, nearest
+from backlight.metrics import every_metric
 from backlight.population.training import PARTS, Member, Population
 from backlight.processes import forked_map, leave_the_terminal_to_us
 from backlight.run_folder import RunFolder
@@ -38,43 +39,6 @@ MEMORY_SHARE = 0.5
 """Of the memory that is free: the rest is for what is not counted here."""
 
 
-def launch(
-    loader: ConfigLoader,
-    master: DictConfig,
-    overrides: Sequence[Sequence[str]],
-    first_number: int,
-    *,
-    alone: Callable[[Sequence[str], int], JobReturn],
-    failed: Callable[[], None],
-) -> list[JobReturn]:
-    """Run trials; returns what came of each, in their order.
-
-    Args:
-        loader: Hydra's.
-        master: config of the sweep.
-        overrides: of each trial.
-        first_number: of the first trial.
-        alone: trains one trial as a single run.
-        failed: is called if any trial failed.
-
-    Raises:
-        BacklightError: the settings of the sweep itself are wrong.
-        HydraException, OmegaConfBaseException: a trial cannot be composed.
-    """
-    trials = list(Composer(loader, master).trials(overrides, first_number))
-    settings = build(Settings, trials[0].sweep, "sweep")
-    sweep = _Sweep(Path(master.hydra.sweep.dir), settings, alone, failed)
-    try:
-        return sweep.run(trials)
-    except KeyboardInterrupt:
-        get_console().print(
-            f"interrupted; to go on: the same command with sweep.resume={sweep.shown}",
-            soft_wrap=True,
-            highlight=False,
-        )
-        raise
-
-
 class Settings:
     """The node `sweep`.
 
@@ -91,53 +55,92 @@ class Settings:
         max_members: Annotated[int, Field(ge=2)] | None = None,
         metric: str = "val/loss",
     ) -> None:
+        known = [f"{part}/{name}" for part in PARTS for name in ("loss", *every_metric(num_outputs=1))]
+        if metric not in known:
+            raise ValueError(f"metric={metric}: no such metric{nearest(metric, known)}")
         self.population = population
         self.max_members = max_members
         self.metric = metric
 
 
-class _Sweep:
-    """The trials of one folder."""
+class Sweep:
+    """The trials of one sweep folder.
+
+    Args:
+        loader: Hydra's.
+        master: config of the sweep.
+        alone: trains one trial as a single run, given its overrides and number.
+        failed: is called if any trial failed.
+    """
 
     def __init__(
         self,
-        path: Path,
-        settings: Settings,
+        loader: ConfigLoader,
+        master: DictConfig,
         alone: Callable[[Sequence[str], int], JobReturn],
         failed: Callable[[], None],
     ) -> None:
-        self.path = path
-        self.settings = settings
-        self.alone = alone
-        self.failed = failed
-        self.results: dict[int, dict[str, Any]] = {}
+        self._composer = Composer(loader, master)
+        self._path = Path(master.hydra.sweep.dir)
+        self._alone = alone
+        self._failed = failed
+        self._trials: list[Trial] = []
+        self._results: dict[int, dict[str, Any]] = {}
+        self._board: Leaderboard | None = None
 
-    @property
-    def shown(self) -> str:
-        return RunFolder(self.path).shown
+    def launch(self, overrides: Sequence[Sequence[str]], first_number: int) -> list[JobReturn]:
+        """Run these trials; returns the final metrics of each, in their order.
 
-    def run(self, trials: Sequence[Trial]) -> list[JobReturn]:
+        Raises:
+            BacklightError: the settings of the sweep itself are wrong, or its folder holds another one.
+            HydraException, OmegaConfBaseException: a trial cannot be composed.
+        """
         leave_the_terminal_to_us()
-        self.path.mkdir(parents=True, exist_ok=True)
-        open_trials = [trial for trial in trials if not self._is_done(trial)]
-        if len(open_trials) < len(trials):
-            self._say(f"{len(trials) - len(open_trials)} of {len(trials)} trials are there already")
-        kin, lonely = self._kin(open_trials)
-        for members in kin:
-            self._train(members, swept(trials))
-        for trial in lonely:
-            self._say(f"trial {trial.number}  {' '.join(trial.overrides)}")
-            self.alone(trial.overrides, trial.number)
-            self.results[trial.number] = _read(self._folder(trial))
-        board = Leaderboard(self.path, trials, self.results, self.settings.metric)
-        board.write()
-        board.show()
-        if any(result["status"] == "failed" for result in self.results.values()):
-            self.failed()
-        return [self._returned(trial) for trial in trials]
+        trials = list(self._composer.trials(overrides, first_number))
+        searching = ("sampler", "trials", "at_once", "seed")  # which `backlight.sweep.search` reads
+        node = {key: value for key, value in trials[0].sweep.items() if key not in searching}
+        settings = build(Settings, node, "sweep")
+        self._trials += trials
+        self._path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._run(trials, settings)
+        except KeyboardInterrupt:
+            _say(f"interrupted; to go on: the same command with sweep.resume={RunFolder(self._path).shown}")
+            raise
+        self._board = Leaderboard(self._path, self._trials, self._results, settings.metric)
+        self._board.write()
+        if any(result["status"] == "failed" for result in self._results.values()):
+            self._failed()
+        return [_returned(trial, self._results[trial.number]) for trial in trials]
+
+    def show(self) -> None:
+        """Print the best trials so far."""
+        if self._board is not None:
+            self._board.show()
+
+    def _run(self, trials: Sequence[Trial], settings: Settings) -> None:
+        missing = [trial for trial in trials if not self._is_done(trial)]
+        if len(missing) < len(trials):
+            _say(f"{len(trials) - len(missing)} of {len(trials)} trials are there already")
+        begun = [trial for trial in missing if self._folder(trial).checkpoint("last").exists()]
+        fresh = [trial for trial in missing if trial not in begun]
+        populations, lonely = self._plan(fresh, settings) if settings.population else ([], fresh)
+        for kin in populations:
+            try:
+                self._train(kin)
+            except (RuntimeError, MemoryError) as error:  # as when memory does not suffice
+                log.warning("%d trials are trained one by one, for together: %s", len(kin), error)
+                lonely += [trial for trial, _ in kin]
+        for trial in sorted([*begun, *lonely], key=lambda trial: trial.number):
+            _say(f"trial {trial.number}  {' '.join(trial.overrides)}")
+            folder = self._folder(trial)
+            self._alone([f"resume={folder.path}"] if trial in begun else trial.overrides, trial.number)
+            self._results[trial.number] = _read(folder)
 
     def _is_done(self, trial: Trial) -> bool:
-        """Whether the trial came to its end in an earlier start of this sweep; what it left half done goes.
+        """Whether the trial came to its end in an earlier start of this sweep.
+
+        What it had left behind without a checkpoint to go on from is deleted.
 
         Raises:
             BacklightError: the folder holds another trial.
@@ -145,22 +148,21 @@ class _Sweep:
         folder = self._folder(trial)
         if not folder.config.exists():
             return False
-        if folder.read_overrides() != list(trial.overrides):
+        if folder.read_overrides() != trial.overrides:
             raise BacklightError(
                 f"{folder.path}: holds the trial {' '.join(folder.read_overrides())}, not "
                 f"{' '.join(trial.overrides)}; give another hydra.sweep.dir, or the command of that sweep"
             )
         summary = _read(folder)
         if summary["status"] in ("completed", "failed"):
-            self.results[trial.number] = summary
+            self._results[trial.number] = summary
             return True
-        folder.discard()
+        if not folder.checkpoint("last").exists():
+            folder.discard()
         return False
 
-    def _kin(self, trials: Sequence[Trial]) -> tuple[list[Kin], list[Trial]]:
+    def _plan(self, trials: Sequence[Trial], settings: Settings) -> tuple[list[Kin], list[Trial]]:
         """The populations, and the trials that are trained alone; those that cannot be built have failed."""
-        if not self.settings.population:
-            return [], list(trials)
         builder = MemberBuilder()
         families: dict[tuple[object, ...], Kin] = {}
         lonely = []
@@ -168,28 +170,28 @@ class _Sweep:
             try:
                 member = builder.member(trial.node)
             except BacklightError as error:
-                self._fail(trial, error)
+                self._results[trial.number] = write_failure(self._folder(trial), trial, str(error))
+                log.error("trial %d: %s", trial.number, error)
                 continue
             if member is None:
                 lonely.append(trial)
             else:
                 families.setdefault(member.kinship, []).append((trial, member))
-        lonely += [kin[0][0] for kin in families.values() if len(kin) == 1]
         populations = []
         for kin in families.values():
-            if len(kin) > 1:
-                at_once = self.settings.max_members or most_members(kin[0][1])
-                populations += [kin[start : start + at_once] for start in range(0, len(kin), at_once)]
-        return populations, sorted(lonely, key=lambda trial: trial.number)
+            at_once = settings.max_members or most_members(kin[0][1], _device(kin[0][0]))
+            for start in range(0, len(kin), at_once):
+                populations.append(kin[start : start + at_once])
+        lonely += [kin[0][0] for kin in populations if len(kin) == 1]
+        return [kin for kin in populations if len(kin) > 1], lonely
 
-    def _train(self, kin: Kin, keys: Sequence[str]) -> None:
+    def _train(self, kin: Kin) -> None:
         """Train a population, and write the folder of every member."""
         started = time.monotonic()
-        trial, member = kin[0]
-        device = device_of(trial.node["trainer"].get("accelerator", "auto"), "trainer.accelerator")
-        recorder = Recorder(trial.node, device, keys)
+        first, member = kin[0]
+        recorder = Recorder(first.node, _device(first), swept(self._trials))
         with _progress(f"{len(kin)} trials", len(kin) * member.max_epochs) as advance:
-            Population([member for _, member in kin], device).train(advance)
+            Population([member for _, member in kin], _device(first)).train(advance)
         seconds = (time.monotonic() - started) / len(kin)
 
         def write(one: tuple[Trial, Member]) -> dict[str, Any]:
@@ -199,26 +201,33 @@ class _Sweep:
             return recorder.write(folder, trial, member, seconds)
 
         for (trial, member), summary in zip(kin, forked_map(write, kin, WORTH_FORKING), strict=True):
-            self.results[trial.number] = summary
+            self._results[trial.number] = summary
             if member.error:
                 log.error("trial %d: %s", trial.number, member.error)
 
-    def _fail(self, trial: Trial, error: BacklightError) -> None:
-        self.results[trial.number] = write_failure(self._folder(trial), trial, str(error))
-        log.error("trial %d: %s", trial.number, error)
-
     def _folder(self, trial: Trial) -> RunFolder:
-        return RunFolder(self.path / trial.subfolder)
+        return RunFolder(self._path / trial.subfolder)
 
-    def _returned(self, trial: Trial) -> JobReturn:
-        summary = self.results[trial.number]
-        returned = JobReturn(overrides=trial.overrides, cfg=None, status=JobStatus.COMPLETED)
-        returned.return_value = summary["metrics"]
-        return returned
 
-    @staticmethod
-    def _say(line: str) -> None:
-        get_console().print(line, soft_wrap=True, highlight=False, markup=False)
+def most_members(member: Member, device: torch.device) -> int:
+    """How many like this one fit into the memory that is free."""
+    weights = sum(parameter.numel() for parameter in member.model.parameters())
+    neurons = sum(layer.out_features for layer in member.model.linear_layers)
+    rows = {part: len(member.data.part(part)[0]) for part in PARTS}
+    held_out = max(rows["val"], rows["test"])
+    features, outputs = member.data.num_features, member.data.num_outputs
+    numbers = (
+        12 * weights  # and gradients, what the optimizer keeps, copies of the best and the last epoch
+        + 4 * member.data.rows_per_step * (features + neurons)
+        + 8 * rows["train"] * outputs
+        + min(EVALUATION_ROWS, held_out) * (features + neurons)
+        + 16 * held_out * outputs
+    )
+    return max(2, min(MOST_MEMBERS, int(MEMORY_SHARE * free_bytes(device) / (4 * numbers))))
+
+
+def _device(trial: Trial) -> torch.device:
+    return device_of(trial.node["trainer"].get("accelerator", "auto"), "trainer.accelerator")
 
 
 @contextmanager
@@ -234,27 +243,20 @@ def _progress(what: str, epochs: int) -> Iterator[Callable[[int], None]]:
         yield lambda members: bar.advance(task, members)
 
 
-def most_members(member: Member) -> int:
-    """How many like this one fit into the memory that is free on this machine."""
-    weights = sum(parameter.numel() for parameter in member.model.parameters())
-    neurons = sum(layer.out_features for layer in member.model.linear_layers)
-    rows = {part: len(member.data.part(part)[0]) for part in PARTS}
-    features, outputs = member.data.num_features, member.data.num_outputs
-    numbers = (
-        12 * weights  # and gradients, what the optimizer keeps, copies of the best and the last epoch
-        + 4 * member.data.rows_per_step * (features + neurons)
-        + 8 * rows["train"] * outputs
-        + min(EVALUATION_ROWS, max(rows["val"], rows["test"])) * (features + neurons)
-        + 16 * max(rows["val"], rows["test"]) * outputs
-    )
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(2, min(MOST_MEMBERS, int(MEMORY_SHARE * free / (4 * numbers))))
-
-
 def _read(folder: RunFolder) -> dict[str, Any]:
-    """The summary of a trial; of one without, that it has failed."""
+    """The summary of a trial, or that it has none."""
     try:
         summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {"status": "unfinished", "metrics": {}, "diagnosis": []}
     return summary
+
+
+def _returned(trial: Trial, result: dict[str, Any]) -> JobReturn:
+    returned = JobReturn(overrides=trial.overrides, status=JobStatus.COMPLETED)
+    returned.return_value = result["metrics"]
+    return returned
+
+
+def _say(line: str) -> None:
+    get_console().print(line, soft_wrap=True, highlight=False, markup=False)

@@ -13,7 +13,6 @@ from backlight.files import whole_file
 from backlight.sweep.compose import Trial, swept
 
 SHOWN = 10
-LOWER_IS_BETTER = ("loss", "calibration_error")
 
 
 class Leaderboard:
@@ -52,7 +51,7 @@ class Leaderboard:
         table = Table(title=f"the best of {len(self.rows)} trials by {self.metric}", title_justify="left")
         columns = ["trial", *self.keys, *self._shown_metrics(), "verdict"]
         for column in columns:
-            table.add_column(column.replace(".", ".\n").replace("/", "/\n"), overflow="fold")
+            table.add_column(self._title(column).replace("/", "/\n"), overflow="fold")
         best = sorted((row for row in self.rows if row["status"] == "completed"), key=self._rank)
         for row in best[:SHOWN]:
             table.add_row(*(_short(row.get(column, "")) for column in columns))
@@ -70,11 +69,21 @@ class Leaderboard:
         wanted = dict.fromkeys([self.metric, "val/accuracy", "test/accuracy"])
         return [name for name in wanted if name in self.metrics]
 
+    def _title(self, column: str) -> str:
+        """The column without the group of its key, where that leaves it its own."""
+        last = column.rpartition(".")[2]
+        return last if sum(key.rpartition(".")[2] == last for key in self.keys) == 1 else column
+
     def _rank(self, row: Mapping[str, Any]) -> float:
         value = row.get(self.metric)
         if not isinstance(value, float):
             return math.inf
-        return value if self.metric.endswith(LOWER_IS_BETTER) else -value
+        return value if is_lower_better(self.metric) else -value
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether less of a metric is more."""
+    return metric.endswith(("loss", "calibration_error"))
 
 
 def _row(trial: Trial, result: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -69,8 +69,6 @@ class Recorder:
             "seconds": round(seconds, 3),
             "device": self._device,
         }
-        if epochs:
-            self._write_checkpoints(folder, member)
         _write_metrics(folder.metrics, member)
         series = {
             name: np.array([metrics[name] for metrics in member.history]) for name in _last(member.history)
@@ -81,8 +79,12 @@ class Recorder:
         summary["diagnosis"] = diagnosis.as_data()
         self._write_events(folder.tensorboard, trial, member, summary["metrics"], diagnosis)
         write_log(folder, [*_epoch_lines(member), *_closing_lines(member, diagnosis)])
+        if (
+            epochs
+        ):  # late: a trial that was killed with a checkpoint goes on from there, and needs all the rest
+            self._write_checkpoints(folder, member)
         folder.write_summary(summary, wait=False)
-        return summary | {"verdict": diagnosis.verdict}
+        return summary
 
     def _write_checkpoints(self, folder: RunFolder, member: Member) -> None:
         shared = {
@@ -170,7 +172,7 @@ def write_failure(folder: RunFolder, trial: Trial, sentence: str) -> dict[str, A
     write_log(folder, [("ERROR", "backlight.sweep", sentence)])
     summary = blank(trial.node["seed"], trial.resolved_yaml) | {"error": sentence}
     folder.write_summary(summary, wait=False)
-    return summary | {"verdict": ""}
+    return summary
 
 
 def write_log(folder: RunFolder, lines: Sequence[tuple[str, str, str]]) -> None:
