@@ -80,6 +80,8 @@ def test_a_member_can_be_used_like_any_run(call: Call, train: Train, tmp_path: P
     options = ["data=moons", "optimizer=adam", "scheduler=exponential", "callbacks=early_stopping"]
     swept = call("train", "-m", *options, "seed=3,4", "trainer.max_epochs=4", "hydra.sweep.dir=sweep")
     assert swept.code == 0, swept.err
+    best, last = (tmp_path / f"sweep/0/checkpoints/{name}.ckpt" for name in ("best", "last"))
+    assert best.stat().st_size <= last.stat().st_size, "without the weights of others"
     for command in ("evaluate", "explain", "diagnose"):
         result = call(command, "run=sweep/0", *(["row=3"] if command == "explain" else []))
         assert result.code == 0, result.err

@@ -333,7 +333,10 @@ class Population:
     def _test(self) -> None:
         for member, *best in zip(self._everyone, *(tensor.cpu() for tensor in self._best), strict=True):
             parameters = zip(member.model.state_dict().items(), best, strict=True)
-            member.best_weights = {name: tensor.reshape(old.shape) for (name, old), tensor in parameters}
+            # Copied: a checkpoint of a view would hold the weights of all members.
+            member.best_weights = {
+                name: tensor.reshape(old.shape).clone() for (name, old), tensor in parameters
+            }
         for name, values in self._evaluate("test", self._whole_task, self._best).items():
             for member, value in zip(self._everyone, values.cpu().numpy(), strict=True):
                 member.test_metrics[f"test/{name}"] = value

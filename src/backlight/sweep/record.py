@@ -79,9 +79,8 @@ class Recorder:
         summary["diagnosis"] = diagnosis.as_data()
         self._write_events(folder.tensorboard, trial, member, summary["metrics"], diagnosis)
         write_log(folder, [*_epoch_lines(member), *_closing_lines(member, diagnosis)])
-        if (
-            epochs
-        ):  # late: a trial that was killed with a checkpoint goes on from there, and needs all the rest
+        if epochs:
+            # Late: a trial that was killed with a checkpoint goes on from there, and needs all the rest.
             self._write_checkpoints(folder, member)
         folder.write_summary(summary, wait=False)
         return summary
