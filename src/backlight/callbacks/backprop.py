@@ -70,7 +70,7 @@ class BackpropMonitor(StepObserver, Callback):
         self._activation: Activation | None = None
         self._writer: SummaryWriter | None = None
         self._clips = False
-        self._steps_per_epoch = self._steps = 0
+        self._steps_per_epoch = self._steps = self._weight_entries = 0
         self._weights: list[Tensor] = []
         self._before: list[Tensor] = []
         self._waiting: list[_Record] = []
@@ -87,6 +87,7 @@ class BackpropMonitor(StepObserver, Callback):
         }
         self._activation = pl_module.model.activation if isinstance(pl_module.model, SigmoidMLP) else None
         self._weights = [layer.weight.detach() for layer in self._layers.values()]
+        self._weight_entries = sum(weight.numel() for weight in self._weights)
         self._before = [torch.empty_like(weight) for weight in self._weights]
         self._clips = pl_module.gradient_clip_val is not None
         assert trainer.max_epochs is not None
@@ -117,8 +118,9 @@ class BackpropMonitor(StepObserver, Callback):
             for name, delta in zip(self._layers, passed.deltas, strict=True):
                 write_histogram(self._writer, f"deltas/{name}", delta, step)
         self._records += 1
-        entries = sum(delta.numel() for delta in passed.deltas) + sum(w.numel() for w in self._weights)
+        entries = sum(delta.numel() for delta in passed.deltas) + self._weight_entries
         record = _Record(step, passed, entries)
+        previous = self._waiting[-1] if self._waiting else None
         if self._waiting and self._waiting[0].rows != record.rows:
             self._write()
         self._waiting.append(record)
@@ -127,7 +129,10 @@ class BackpropMonitor(StepObserver, Callback):
             record.before = [weight[None] for weight in self._weights]
             self._measure([record])
         else:
-            record.before = [weight.clone()[None] for weight in self._weights]
+            if previous is not None and previous.step + 1 == step and previous.after:
+                record.before = previous.after
+            else:
+                record.before = [weight.clone()[None] for weight in self._weights]
             if self._clips:  # in place
                 gradients = [(weight.clone(), bias.clone()) for weight, bias in passed.gradients]
                 record.passed = replace(passed, gradients=gradients)
