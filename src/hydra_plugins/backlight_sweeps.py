@@ -11,8 +11,14 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
+from omegaconf import DictConfig
 
 from backlight.errors import BacklightError
+
+
+def _is_ours(config: DictConfig | None) -> bool:
+    """Whether this is a sweep of Backlight's, and not of another program whose environment we are in."""
+    return config is not None and "sweep" in config
 
 
 class PopulationLauncher(BasicLauncher):
@@ -24,9 +30,12 @@ class PopulationLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What Hydra's launchers do: run these trials and return what came of each."""
+        assert self.hydra_context is not None and self.config is not None
+        if not _is_ours(self.config):
+            basic: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
+            return basic
         from backlight.sweep.launch import Sweep
 
-        assert self.hydra_context is not None and self.config is not None
         if self._sweep is None:
             self._sweep = Sweep(
                 self.hydra_context.config_loader,
@@ -66,6 +75,8 @@ class ComposedSweeper(_Sweeper):
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Nothing: the launcher composes every trial before it trains the first."""
+        if not _is_ours(self.config):
+            super().validate_batch_is_legal(batch)
 
 
 class SearchSweeper(_Sweeper):
