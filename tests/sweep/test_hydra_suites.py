@@ -1,5 +1,7 @@
 """Hydra's own tests of launchers and sweepers."""
 
+from collections.abc import Iterator
+
 import pytest
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
@@ -9,9 +11,19 @@ from hydra.test_utils.launcher_common_tests import (
     IntegrationTestSuite,
     LauncherTestSuite,
 )
+from hydra.version import VersionBase
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 OURS = ["hydra/launcher=population", "hydra/sweeper=composed"]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_version_base() -> Iterator[None]:
+    """The suites count on a process in which no program has chosen Hydra's defaults; our tests choose 1.3."""
+    before = VersionBase.instance()
+    VersionBase.set_instance(type.__call__(VersionBase))
+    yield
+    VersionBase.set_instance(before)
 
 
 def test_hydra_finds_them() -> None:
