@@ -116,9 +116,9 @@ class Classifier(LightningModule):
         callbacks: list[object] = self.trainer.callbacks  # type: ignore[attr-defined]  # set in its __init__
         self._observers = [callback for callback in callbacks if isinstance(callback, StepObserver)]
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        # Autograd's hooks between processes expect one backward pass per training_step.
         self._is_distributed = self.trainer.world_size > 1
         by_equations = self.backward_by == "equations"
+        # Autograd's hooks between processes expect one backward pass per training_step.
         if isinstance(data, ClassificationData) and (by_equations or not self._is_distributed):
             data.steps_at_once = steps_at_once(self.trainer, self, data.rows_per_step)
             self._makes_chunks = data.steps_at_once > 1

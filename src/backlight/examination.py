@@ -14,7 +14,7 @@ from backlight.assemble import Node, build_loss, build_network
 from backlight.backprop.trace import trace
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build
-from backlight.data.module import ClassificationData, Part
+from backlight.data.module import PARTS, ClassificationData
 from backlight.diagnosis.measure import best_step, constant_loss, data_state, layer_states, perfect_loss
 from backlight.diagnosis.observations import DataState, Floats, Observations, Settings
 from backlight.errors import BacklightError
@@ -75,8 +75,6 @@ def examine(config: Node, evidence: Evidence, data: ClassificationData) -> Obser
     x, y = x[:MOST_ROWS], loss.targets(y[:MOST_ROWS])
     before, after = (trace(model, x, y, loss.positive_weight) for model in (started, ended))
     series = evidence.series
-    batch = data.batch_size
-    rows = len(data.part("train")[0])
     return Observations(
         Settings(
             optimizer=config["optimizer"]["name"],
@@ -92,7 +90,7 @@ def examine(config: Node, evidence: Evidence, data: ClassificationData) -> Obser
             standardizes=data.standardize,
         ),
         series,
-        1 if batch == "full" else -(-rows // batch),
+        data.steps_per_epoch,
         constant_loss(y, loss.positive_weight),
         perfect_loss(y, loss.positive_weight),
         float(before.loss),
@@ -107,11 +105,10 @@ def examine(config: Node, evidence: Evidence, data: ClassificationData) -> Obser
 def _data_state(data: ClassificationData) -> DataState:
     """The state of the rows, which the trials of a sweep share."""
     if data not in _data_states:
-        parts: tuple[Part, ...] = ("train", "val", "test")
         y = data.part("train")[1]
         shares = torch.bincount(labels_of(y), minlength=len(data.class_names)).double() / len(y)
         _data_states[data] = data_state(
-            {part: data.part(part) for part in parts if data.has(part)}, data.feature_names, shares.numpy()
+            {part: data.part(part) for part in PARTS if data.has(part)}, data.feature_names, shares.numpy()
         )
     return _data_states[data]
 

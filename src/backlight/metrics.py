@@ -118,9 +118,11 @@ class EpochMetrics(nn.Module):
             self.metrics.update(probabilities(logits), labels_of(y))
 
 
-def number(value: Tensor) -> float:
+def number(value: Tensor | np.float32) -> float:
     """The shortest decimal number that is this float32: 0.1, not 0.10000000149011612."""
-    return float(str(value.detach().cpu().numpy().astype(np.float32)))
+    if isinstance(value, Tensor):
+        return float(str(value.detach().cpu().numpy().astype(np.float32)))
+    return float(str(value))
 
 
 def probabilities(logits: Tensor) -> Tensor:

@@ -129,5 +129,5 @@ def show(metrics: dict[str, float], diagnosis: Diagnosis, folder: RunFolder) -> 
         console.print(
             f"try          {remedy.overrides}  ({remedy.why})", soft_wrap=True, highlight=False, markup=False
         )
-    console.print(f"run folder   {folder.shown}", soft_wrap=True, highlight=False)
-    console.print(f"TensorBoard  tensorboard --logdir '{folder.shown}'", soft_wrap=True, highlight=False)
+    lines = f"run folder   {folder.shown}\nTensorBoard  tensorboard --logdir '{folder.shown}'"
+    console.print(lines, soft_wrap=True, highlight=False, markup=False)

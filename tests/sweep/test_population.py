@@ -53,7 +53,7 @@ def test_member_is_its_single_run(
         alone = train(*shared, f"{key}={value}", "trainer.max_epochs=6", folder=f"alone{number}")
         summary = json.loads((trial / "summary.json").read_text())
 
-        assert "population" in (trial / "train.log").read_text()
+        assert "backlight.population" in (trial / "train.log").read_text()
         assert summary.keys() == alone.summary.keys()
         for name in ("status", "error", "seed", "steps", "epochs", "config_hash", "threads", "versions"):
             assert summary[name] == alone.summary[name], name
@@ -126,13 +126,41 @@ def test_failures_stay_with_those_that_fail(call: Call, tmp_path: Path) -> None:
     assert "failed       2 of 4" in result.out
 
 
+def test_members_stop_when_they_would_alone(call: Call, train: Train, tmp_path: Path) -> None:
+    early = ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=10,0.1"]
+    hopeless = ["callbacks.stop_hopeless.patience=2", "model.init_scale=30", "optimizer.lr=100,0.1"]
+    for name, options in (("early", early), ("hopeless", hopeless)):
+        *shared, rates = ["data=moons", "trainer.max_epochs=25", *options]
+        assert call("train", "-m", *shared, rates, f"hydra.sweep.dir={name}").code == 0
+        alone = [
+            train(*shared, f"optimizer.lr={lr}", folder=f"{name}{lr}")
+            for lr in rates.partition("=")[2].split(",")
+        ]
+        epochs = [len(table(tmp_path / name / str(n) / "metrics.csv")) for n in range(2)]
+        assert epochs == [run.summary["epochs"] for run in alone]
+        assert min(epochs) < 25, "one must stop, or nothing is tested"
+
+
+def test_a_population_may_be_trained_in_parts(call: Call, tmp_path: Path) -> None:
+    command = ["train", "-m", "data=moons", "seed=0,1,2,3,4", "trainer.max_epochs=2"]
+    assert call(*command, "hydra.sweep.dir=whole").code == 0
+    assert call(*command, "sweep.max_members=2", "hydra.sweep.dir=parts").code == 0
+    logs = [(tmp_path / "parts" / str(n) / "train.log").read_text() for n in range(5)]
+    assert ["backlight.population" in text for text in logs] == [True] * 4 + [False]
+    whole, parts = (table(tmp_path / name / "leaderboard.csv") for name in ("whole", "parts"))
+    for ours, theirs in zip(parts, whole, strict=True):
+        assert float(ours["test/loss"]) == pytest.approx(float(theirs["test/loss"]), rel=1e-4)
+
+
 def test_what_cannot_be_stacked_is_trained_alone(call: Call, tmp_path: Path) -> None:
     result = call(
         "train", "-m", "data=moons", "optimizer=lbfgs,sgd", "model.hidden=[3],[4]", "seed=0,1",
         "trainer.max_epochs=2", "hydra.sweep.dir=sweep",
     )  # fmt: skip
     assert result.code == 0, result.err
-    together = ["population" in (tmp_path / "sweep" / str(n) / "train.log").read_text() for n in range(8)]
+    together = [
+        "backlight.population" in (tmp_path / "sweep" / str(n) / "train.log").read_text() for n in range(8)
+    ]
     assert together == [False] * 4 + [True] * 4
     rows = table(tmp_path / "sweep" / "leaderboard.csv")
     assert list(rows[0])[:5] == ["trial", "status", "optimizer", "model.hidden", "seed"]

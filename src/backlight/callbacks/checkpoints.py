@@ -38,7 +38,9 @@ class Checkpoints(Checkpoint):
         is_due = time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES
         if not is_due:  # until it is written, training goes on changing the tensors
             checkpoint = deepcopy(checkpoint)
-        self._unwritten |= {"last": checkpoint} | ({"best": checkpoint} if is_best else {})
+        if is_best:
+            self._unwritten["best"] = checkpoint
+        self._unwritten["last"] = checkpoint
         if is_due:
             self._write(trainer)
 
@@ -56,7 +58,9 @@ class Checkpoints(Checkpoint):
         self.best_loss = state_dict["best_loss"]
 
     def _write(self, trainer: Trainer) -> None:
-        for name, checkpoint in self._unwritten.items():
-            trainer.strategy.save_checkpoint(checkpoint, self.folder.checkpoint(name))
+        # The last one last: it knows of the best, which must be there if the process dies in between.
+        for name in ("best", "last"):
+            if name in self._unwritten:
+                trainer.strategy.save_checkpoint(self._unwritten[name], self.folder.checkpoint(name))
         self._unwritten = {}
         self._written = time.monotonic()

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Mapping
+from typing import SupportsFloat
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich import get_console
@@ -14,6 +16,7 @@ from backlight.ranges import Natural
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_UPDATES = 0.1
+LINES = 10  # per run, about
 
 
 class ProgressReport(Callback):
@@ -66,10 +69,11 @@ class ProgressReport(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         every = self.print_every_n_epochs
         if every is None:
-            every = max(1, _epochs(trainer) // 10)
+            every = max(1, _epochs(trainer) // LINES)
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero and every and (epoch == 1 or epoch % every == 0):
-            line = f"{_epoch(trainer)}  {_metrics(trainer)}"
+            metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+            line = epoch_line(epoch, _epochs(trainer), metrics)
             log.info(line)
             get_console().print(line, highlight=False, soft_wrap=True)
 
@@ -96,8 +100,15 @@ def _epoch(trainer: Trainer) -> str:
 
 
 def _metrics(trainer: Trainer) -> str:
-    values = trainer.callback_metrics
-    accuracy = "val/accuracy" if "val/accuracy" in values else "train/accuracy"
-    return "  ".join(
-        f"{name} {values[name].item():.6f}" for name in ("train/loss", "val/loss", accuracy) if name in values
-    )
+    return _shown({name: value.item() for name, value in trainer.callback_metrics.items()})
+
+
+def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, SupportsFloat]) -> str:
+    """What is said of an epoch, the first being 1."""
+    return f"epoch {epoch:>{len(str(epochs))}}/{epochs}  {_shown(metrics)}"
+
+
+def _shown(metrics: Mapping[str, SupportsFloat]) -> str:
+    accuracy = "val/accuracy" if "val/accuracy" in metrics else "train/accuracy"
+    names = [name for name in ("train/loss", "val/loss", accuracy) if name in metrics]
+    return "  ".join(f"{name} {float(metrics[name]):.6f}" for name in names)

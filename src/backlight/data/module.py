@@ -19,6 +19,7 @@ from backlight.errors import BacklightError
 from backlight.ranges import Count, Fraction, Natural
 
 Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 EVALUATION_ROWS = 8192  # rows per batch where nothing is learned; bounds the memory of activations
 
@@ -94,9 +95,8 @@ class ClassificationData(LightningDataModule):
             standardize=self.standardize,
             max_categories=self.max_categories,
         )
-        parts: tuple[Part, ...] = ("train", "val", "test")
         self._parts = {
-            part: tensors(source.take(rows[part]), self.encoder) for part in parts if len(rows[part])
+            part: tensors(source.take(rows[part]), self.encoder) for part in PARTS if len(rows[part])
         }
 
     @property
@@ -133,6 +133,11 @@ class ClassificationData(LightningDataModule):
         """Training rows of one batch, over all processes together."""
         rows = len(self.part("train")[0])
         return rows if self.batch_size == "full" else min(self.batch_size, rows)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of training rows."""
+        return -(-len(self.part("train")[0]) // self.rows_per_step)
 
     def train_dataloader(self) -> TrainingBatches:
         x, y, rank, world_size = self._on_device("train")

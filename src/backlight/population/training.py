@@ -17,7 +17,7 @@ from backlight.backprop import equations
 from backlight.callbacks.stop_hopeless import StopHopeless
 from backlight.classifier import diverged
 from backlight.data.batches import EpochShuffle
-from backlight.data.module import EVALUATION_ROWS, ClassificationData, Part
+from backlight.data.module import EVALUATION_ROWS, PARTS, ClassificationData, Part
 from backlight.loss import BinaryCrossEntropy
 from backlight.metrics import labels_of, probabilities
 from backlight.model import SigmoidMLP
@@ -26,7 +26,6 @@ from backlight.population.optimizers import STACKED, StackedOptimizer
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
-PARTS: tuple[Part, ...] = ("train", "val", "test")
 LOSSES = ("train/loss", "val/loss")
 
 

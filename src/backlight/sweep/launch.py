@@ -6,28 +6,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
-from pydantic import Field
 from rich import get_console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backlight.accelerator import device_of, free_bytes
 from backlight.config import build
-from backlight.data.module import EVALUATION_ROWS
-from backlight.errors import BacklightError, nearest
-from backlight.metrics import every_metric
-from backlight.population.training import PARTS, Member, Population
+from backlight.data.module import EVALUATION_ROWS, PARTS
+from backlight.errors import BacklightError
+from backlight.population.training import Member, Population
 from backlight.processes import forked_map, leave_the_terminal_to_us
 from backlight.run_folder import RunFolder
 from backlight.sweep.compose import Composer, Trial, swept
 from backlight.sweep.leaderboard import Leaderboard
 from backlight.sweep.members import MemberBuilder
-from backlight.sweep.record import Recorder, begin, write_failure
+from backlight.sweep.record import Recorder, begin
+from backlight.sweep.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -37,30 +36,6 @@ WORTH_FORKING = 64  # folders to write
 MOST_MEMBERS = 1024  # beyond which nothing is gained
 MEMORY_SHARE = 0.5
 """Of the memory that is free: the rest is for what is not counted here."""
-
-
-class Settings:
-    """The node `sweep`.
-
-    Args:
-        population: train together what can be.
-        max_members: trials trained together at most; None is what memory allows.
-        metric: what the leaderboard is sorted by.
-    """
-
-    def __init__(
-        self,
-        *,
-        population: bool = True,
-        max_members: Annotated[int, Field(ge=2)] | None = None,
-        metric: str = "val/loss",
-    ) -> None:
-        known = [f"{part}/{name}" for part in PARTS for name in ("loss", *every_metric(num_outputs=1))]
-        if metric not in known:
-            raise ValueError(f"metric={metric}: no such metric{nearest(metric, known)}")
-        self.population = population
-        self.max_members = max_members
-        self.metric = metric
 
 
 class Sweep:
@@ -97,9 +72,7 @@ class Sweep:
         """
         leave_the_terminal_to_us()
         trials = list(self._composer.trials(overrides, first_number))
-        searching = ("sampler", "trials", "at_once", "seed")  # which `backlight.sweep.search` reads
-        node = {key: value for key, value in trials[0].sweep.items() if key not in searching}
-        settings = build(Settings, node, "sweep")
+        settings = build(Settings, trials[0].sweep, "sweep")
         self._trials += trials
         self._path.mkdir(parents=True, exist_ok=True)
         try:
@@ -107,7 +80,7 @@ class Sweep:
         except KeyboardInterrupt:
             _say(f"interrupted; to go on: the same command with sweep.resume={RunFolder(self._path).shown}")
             raise
-        self._board = Leaderboard(self._path, self._trials, self._results, settings.metric)
+        self._board = Leaderboard(self._path, self._trials, self._results, settings)
         self._board.write()
         if any(result["status"] == "failed" for result in self._results.values()):
             self._failed()
@@ -126,10 +99,7 @@ class Sweep:
         fresh = [trial for trial in missing if trial not in begun]
         populations, lonely = self._plan(fresh, settings) if settings.population else ([], fresh)
         for kin in populations:
-            try:
-                self._train(kin)
-            except (RuntimeError, MemoryError) as error:  # as when memory does not suffice
-                log.warning("%d trials are trained one by one, for together: %s", len(kin), error)
+            if not self._train(kin):
                 lonely += [trial for trial, _ in kin]
         for trial in sorted([*begun, *lonely], key=lambda trial: trial.number):
             _say(f"trial {trial.number}  {' '.join(trial.overrides)}")
@@ -162,17 +132,18 @@ class Sweep:
         return False
 
     def _plan(self, trials: Sequence[Trial], settings: Settings) -> tuple[list[Kin], list[Trial]]:
-        """The populations, and the trials that are trained alone; those that cannot be built have failed."""
+        """The populations, and the trials that are trained alone.
+
+        What cannot be built is among these: what is wrong with it shows there, and is recorded.
+        """
         builder = MemberBuilder()
         families: dict[tuple[object, ...], Kin] = {}
         lonely = []
         for trial in trials:
             try:
                 member = builder.member(trial.node)
-            except BacklightError as error:
-                self._results[trial.number] = write_failure(self._folder(trial), trial, str(error))
-                log.error("trial %d: %s", trial.number, error)
-                continue
+            except Exception:
+                member = None
             if member is None:
                 lonely.append(trial)
             else:
@@ -185,13 +156,17 @@ class Sweep:
         lonely += [kin[0][0] for kin in populations if len(kin) == 1]
         return [kin for kin in populations if len(kin) > 1], lonely
 
-    def _train(self, kin: Kin) -> None:
-        """Train a population, and write the folder of every member."""
+    def _train(self, kin: Kin) -> bool:
+        """Train a population, and write the folder of every member; returns whether it could be trained."""
         started = time.monotonic()
         first, member = kin[0]
-        recorder = Recorder(first.node, _device(first), swept(self._trials))
-        with _progress(f"{len(kin)} trials", len(kin) * member.max_epochs) as advance:
-            Population([member for _, member in kin], _device(first)).train(advance)
+        try:
+            recorder = Recorder(first.node, _device(first), swept(self._trials))
+            with _progress(f"{len(kin)} trials", len(kin) * member.max_epochs) as advance:
+                Population([member for _, member in kin], _device(first)).train(advance)
+        except Exception as error:  # as when memory does not suffice
+            log.warning("%d trials are trained one by one, for together: %s", len(kin), error)
+            return False
         seconds = (time.monotonic() - started) / len(kin)
 
         def write(one: tuple[Trial, Member]) -> dict[str, Any]:
@@ -204,6 +179,7 @@ class Sweep:
             self._results[trial.number] = summary
             if member.error:
                 log.error("trial %d: %s", trial.number, member.error)
+        return True
 
     def _folder(self, trial: Trial) -> RunFolder:
         return RunFolder(self._path / trial.subfolder)
@@ -245,11 +221,12 @@ def _progress(what: str, epochs: int) -> Iterator[Callable[[int], None]]:
 
 def _read(folder: RunFolder) -> dict[str, Any]:
     """The summary of a trial, or that it has none."""
+    unfinished = {"status": "unfinished", "metrics": {}, "diagnosis": []}
     try:
-        summary: dict[str, Any] = json.loads(folder.summary.read_text(encoding="utf-8"))
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {"status": "unfinished", "metrics": {}, "diagnosis": []}
-    return summary
+        return unfinished
+    return summary if isinstance(summary, dict) and unfinished.keys() <= summary.keys() else unfinished
 
 
 def _returned(trial: Trial, result: dict[str, Any]) -> JobReturn:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rich import get_console
+from rich.markup import escape
 from rich.table import Table
 
 from backlight.files import whole_file
+from backlight.run_folder import RunFolder
 from backlight.sweep.compose import Trial, swept
+from backlight.sweep.settings import Settings
 
 SHOWN = 10
 
@@ -22,15 +25,21 @@ class Leaderboard:
         folder: of the sweep.
         trials: all of them.
         results: by number, what `summary.json` holds.
-        metric: to sort by; where no trial has it, the training loss.
+        settings: name the metric to sort by; where no trial has it, it is the training loss.
     """
 
     def __init__(
-        self, folder: Path, trials: Sequence[Trial], results: Mapping[int, Mapping[str, Any]], metric: str
+        self,
+        folder: Path,
+        trials: Sequence[Trial],
+        results: Mapping[int, Mapping[str, Any]],
+        settings: Settings,
     ) -> None:
         self.folder = folder
         self.metrics = sorted({name for result in results.values() for name in result["metrics"]} - {"lr"})
-        self.metric = metric if metric in self.metrics else "train/loss"
+        is_known = settings.metric in self.metrics
+        self.metric = settings.metric if is_known else "train/loss"
+        self.improves_downwards = settings.improves_downwards or not is_known
         self.keys = swept(trials)
         self.rows = [_row(trial, results[trial.number], self.keys) for trial in trials]
 
@@ -54,16 +63,13 @@ class Leaderboard:
             table.add_column(self._title(column).replace("/", "/\n"), overflow="fold")
         best = sorted((row for row in self.rows if row["status"] == "completed"), key=self._rank)
         for row in best[:SHOWN]:
-            table.add_row(*(_short(row.get(column, "")) for column in columns))
-        console = get_console()
-        console.print(table)
+            table.add_row(*(escape(_short(row.get(column, ""))) for column in columns))
+        get_console().print(table)
+        where = RunFolder(self.folder).shown
+        lines = [f"sweep folder {where}", f"TensorBoard  tensorboard --logdir '{where}'"]
         if failed:
-            console.print(
-                f"failed       {failed} of {len(self.rows)}; why is in each summary.json", highlight=False
-            )
-        where = min(str(self.folder), str(_relative(self.folder)), key=len)
-        console.print(f"sweep folder {where}", soft_wrap=True, highlight=False)
-        console.print(f"TensorBoard  tensorboard --logdir '{where}'", soft_wrap=True, highlight=False)
+            lines.insert(0, f"failed       {failed} of {len(self.rows)}; why is in each summary.json")
+        get_console().print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
 
     def _shown_metrics(self) -> list[str]:
         wanted = dict.fromkeys([self.metric, "val/accuracy", "test/accuracy"])
@@ -78,12 +84,7 @@ class Leaderboard:
         value = row.get(self.metric)
         if not isinstance(value, float):
             return math.inf
-        return value if is_lower_better(self.metric) else -value
-
-
-def is_lower_better(metric: str) -> bool:
-    """Whether less of a metric is more."""
-    return metric.endswith(("loss", "calibration_error"))
+        return value if self.improves_downwards else -value
 
 
 def _row(trial: Trial, result: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -100,10 +101,3 @@ def _row(trial: Trial, result: Mapping[str, Any], keys: Sequence[str]) -> dict[s
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _relative(path: Path) -> Path:
-    try:
-        return path.resolve().relative_to(Path.cwd())
-    except ValueError:
-        return path

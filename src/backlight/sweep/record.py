@@ -19,18 +19,18 @@ from torch.utils.tensorboard.summary import text
 
 from backlight.assemble import Node, assemble
 from backlight.callbacks.checkpoints import Checkpoints
+from backlight.callbacks.progress import LINES, epoch_line
 from backlight.callbacks.tensorboard import framed, hparams_of, scalars_of
 from backlight.checkpoint import read_checkpoint
 from backlight.data.module import ClassificationData
 from backlight.diagnose import Diagnosis
 from backlight.examination import Evidence
 from backlight.files import to_yaml
+from backlight.metrics import number
 from backlight.population.training import Member
 from backlight.run_folder import RunFolder
 from backlight.summary import blank
 from backlight.sweep.compose import Trial
-
-LINES = 10  # of the log, for epochs
 
 
 class Recorder:
@@ -58,12 +58,12 @@ class Recorder:
             member: trained.
             seconds: its share of the time that its population took.
         """
-        epochs, steps = len(member.history), len(member.history) * _steps_per_epoch(member)
+        epochs, steps = len(member.history), len(member.history) * member.data.steps_per_epoch
         metrics = {} if member.error else {**_last(member.history), **member.test_metrics}
         summary = blank(trial.node["seed"], trial.resolved_yaml) | {
             "status": "failed" if member.error else "completed",
             "error": member.error,
-            "metrics": {name: _number(value) for name, value in sorted(metrics.items())},
+            "metrics": {name: number(value) for name, value in sorted(metrics.items())},
             "steps": steps,
             "epochs": epochs,
             "seconds": round(seconds, 3),
@@ -78,7 +78,7 @@ class Recorder:
         diagnosis = Diagnosis.of(trial.node, evidence, member.data)
         summary["diagnosis"] = diagnosis.as_data()
         self._write_events(folder.tensorboard, trial, member, summary["metrics"], diagnosis)
-        write_log(folder, [*_epoch_lines(member), *_closing_lines(member, diagnosis)])
+        _write_log(folder, [*_epoch_lines(member), *_closing_lines(member, diagnosis)])
         if epochs:
             # Late: a trial that was killed with a checkpoint goes on from there, and needs all the rest.
             self._write_checkpoints(folder, member)
@@ -101,7 +101,7 @@ class Recorder:
             "state_dict": {f"model.{name}": value for name, value in member.model.state_dict().items()},
             "optimizer_states": [member.optimizer.state_dict()],
             "lr_schedulers": [] if member.schedule is None else [member.schedule.state_dict()],
-            "loops": self._loops(epochs, _steps_per_epoch(member)),
+            "loops": self._loops(epochs, member.data.steps_per_epoch),
             "callbacks": {callback.state_key: callback.state_dict() for callback in kept}
             | {Checkpoints.__qualname__: {"best_loss": member.best_loss}},
         }
@@ -119,7 +119,7 @@ class Recorder:
         self, folder: Path, trial: Trial, member: Member, metrics: Mapping[str, float], diagnosis: Diagnosis
     ) -> None:
         """One event per epoch; the steps are those of a single run's."""
-        steps = _steps_per_epoch(member)
+        steps = member.data.steps_per_epoch
         now = time.time()
         name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}.{trial.number}"
         end = len(member.history) * steps
@@ -136,7 +136,7 @@ class Recorder:
         _write(folder / name, framed(events))
 
     def _at(self, epochs: int, member: Member) -> dict[str, int]:
-        return {"epoch": epochs - 1, "global_step": epochs * _steps_per_epoch(member)}
+        return {"epoch": epochs - 1, "global_step": epochs * member.data.steps_per_epoch}
 
     def _loops_after(self, epochs: int, steps_per_epoch: int) -> dict[str, Any]:
         """Lightning's counters after so many epochs, from those after one."""
@@ -165,16 +165,7 @@ def begin(folder: RunFolder, trial: Trial) -> None:
     _write(folder.config, trial.config_yaml)
 
 
-def write_failure(folder: RunFolder, trial: Trial, sentence: str) -> dict[str, Any]:
-    """Write the folder of a trial that cannot be trained; returns its summary."""
-    begin(folder, trial)
-    write_log(folder, [("ERROR", "backlight.sweep", sentence)])
-    summary = blank(trial.node["seed"], trial.resolved_yaml) | {"error": sentence}
-    folder.write_summary(summary, wait=False)
-    return summary
-
-
-def write_log(folder: RunFolder, lines: Sequence[tuple[str, str, str]]) -> None:
+def _write_log(folder: RunFolder, lines: Sequence[tuple[str, str, str]]) -> None:
     """Write `train.log`: level, logger and message of each line."""
     now = time.time()
     stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d}"
@@ -200,45 +191,28 @@ def _checkpoint_of(node: Node) -> dict[str, Any]:
     return {key: value for key, value in checkpoint.items() if key not in own}
 
 
-def _steps_per_epoch(member: Member) -> int:
-    return -(-len(member.data.part("train")[0]) // member.data.rows_per_step)
-
-
 def _last(history: Sequence[Mapping[str, np.float32]]) -> Mapping[str, np.float32]:
     return history[-1] if history else {}
-
-
-def _number(value: np.float32) -> float:
-    """The shortest decimal number that is this float32."""
-    return float(str(value))
 
 
 def _write_metrics(path: Path, member: Member) -> None:
     if not member.history:
         return
-    steps = _steps_per_epoch(member)
+    steps = member.data.steps_per_epoch
     names = sorted(member.history[0])
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(["epoch", "step", *names])
     for epoch, metrics in enumerate(member.history, 1):
-        writer.writerow([epoch, epoch * steps, *(_number(metrics[name]) for name in names)])
+        writer.writerow([epoch, epoch * steps, *(number(metrics[name]) for name in names)])
     _write(path, content.getvalue())
 
 
 def _epoch_lines(member: Member) -> Iterator[tuple[str, str, str]]:
-    width = len(str(member.max_epochs))
     every = max(1, member.max_epochs // LINES)
     for epoch, metrics in enumerate(member.history, 1):
         if epoch == 1 or epoch % every == 0:
-            accuracy = "val/accuracy" if "val/accuracy" in metrics else "train/accuracy"
-            shown = "  ".join(
-                f"{name} {metrics[name]:.6f}"
-                for name in ("train/loss", "val/loss", accuracy)
-                if name in metrics
-            )
-            line = f"epoch {epoch:>{width}}/{member.max_epochs}  {shown}"
-            yield "INFO", "backlight.population", line
+            yield "INFO", "backlight.population", epoch_line(epoch, member.max_epochs, metrics)
 
 
 def _closing_lines(member: Member, diagnosis: Diagnosis) -> Iterator[tuple[str, str, str]]:

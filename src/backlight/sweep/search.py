@@ -1,9 +1,8 @@
 """Looks for good settings: Optuna suggests trials, many at a time, and is told what came of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,47 +17,18 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from backlight.config import build
 from backlight.errors import BacklightError
-from backlight.ranges import Count, Natural
-from backlight.sweep.leaderboard import is_lower_better
+from backlight.sweep.settings import Settings
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
 
-class SearchSettings:
-    """What `conf/sweep/search.yaml` adds to the node `sweep`.
-
-    Args:
-        sampler: `tpe` learns from the trials so far (Bergstra et al. 2011), `random` does not.
-        trials: how many in all.
-        at_once: suggested and trained together; the fewer, the more the sampler has learned.
-        seed: of the sampler.
-        metric: what to improve.
-    """
-
-    def __init__(
-        self,
-        *,
-        sampler: Literal["tpe", "random"] = "tpe",
-        trials: Count = 200,
-        at_once: Count = 40,
-        seed: Natural = 0,
-        metric: str = "val/loss",
-    ) -> None:
-        self.sampler = sampler
-        self.trials = trials
-        self.at_once = at_once
-        self.seed = seed
-        self.metric = metric
-
-    def build_sampler(self) -> BaseSampler:
-        """Optuna's."""
-        if self.sampler == "random":
-            return RandomSampler(seed=self.seed)
-        return TPESampler(seed=self.seed, constant_liar=True)  # the others of a batch are no surprise
+STUDY = "backlight"
 
 
 def search(
@@ -74,14 +44,11 @@ def search(
         launch: trains trials with these overrides, numbered from the number given.
 
     Raises:
-        BacklightError: there is nothing to look for.
+        BacklightError: there is nothing to look for, or the folder's study looks for something else.
     """
     options = OmegaConf.to_container(master.sweep, resolve=True)
     assert isinstance(options, dict)
-    own = ("sampler", "trials", "at_once", "seed", "metric")
-    settings = build(
-        SearchSettings, {str(key): value for key, value in options.items() if key in own}, "sweep"
-    )
+    settings = build(Settings, {str(key): value for key, value in options.items()}, "sweep")
     overrides = OverridesParser.create().parse_overrides(list(arguments))
     space = {o.get_key_element(): _distribution(o) for o in overrides if o.is_sweep_override()}
     if not space:
@@ -93,13 +60,7 @@ def search(
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(master, folder / "multirun.yaml")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=RDBStorage(f"sqlite:///{(folder / 'study.db').absolute()}"),
-        study_name=folder.name,
-        sampler=settings.build_sampler(),
-        direction="minimize" if is_lower_better(settings.metric) else "maximize",
-        load_if_exists=True,
-    )
+    study = _study(folder / "study.db", settings, space)
 
     def train(trials: Sequence[FrozenTrial | optuna.Trial]) -> Sequence[JobReturn]:
         chosen = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in trials]
@@ -117,8 +78,43 @@ def search(
     return results, _importance(study)
 
 
+def _study(path: Path, settings: Settings, space: Mapping[str, BaseDistribution]) -> optuna.Study:
+    """The study in this file, new or begun; its trials become overrides, so they must be of this search."""
+    direction = StudyDirection.MINIMIZE if settings.improves_downwards else StudyDirection.MAXIMIZE
+    sampler: BaseSampler = RandomSampler(seed=settings.seed)
+    if settings.sampler == "tpe":
+        sampler = TPESampler(seed=settings.seed, constant_liar=True)  # the others of a batch are no surprise
+    try:
+        study = optuna.create_study(
+            storage=RDBStorage(f"sqlite:///{path.absolute()}"),
+            study_name=STUDY,
+            sampler=sampler,
+            direction=direction,
+            load_if_exists=True,
+        )
+        is_this = study.direction == direction and all(t.distributions == space for t in study.trials)
+    except (SQLAlchemyError, ValueError, KeyError, RuntimeError) as error:
+        raise BacklightError(f"{path}: cannot be read as a study of Optuna; the file is damaged") from error
+    if not is_this:
+        raise BacklightError(
+            f"{path}: holds a search for another metric or through other values; give the command of that search"
+        )
+    return study
+
+
 def _distribution(override: Override) -> BaseDistribution:
-    """The values that an override stands for."""
+    """The values that an override stands for.
+
+    Raises:
+        BacklightError: there are none.
+    """
+    try:
+        return _values_of(override)
+    except (ValueError, IndexError) as error:
+        raise BacklightError(f"{override.input_line}: no values to try: {error}") from error
+
+
+def _values_of(override: Override) -> BaseDistribution:
     sweep = override.value()
     log = "log" in getattr(sweep, "tags", ())
     if isinstance(sweep, IntervalSweep):

@@ -1,0 +1,51 @@
+"""The node `sweep` of the config."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from backlight.data.module import PARTS
+from backlight.errors import nearest
+from backlight.metrics import every_metric
+from backlight.ranges import Count, Natural
+
+
+class Settings:
+    """How trials are trained and compared, and with `sweep=search` how many there are.
+
+    Args:
+        population: train together what can be.
+        max_members: trials trained together at most; None is what memory allows.
+        metric: what the leaderboard is sorted by, and a search improves.
+        sampler: `tpe` learns from the trials so far (Bergstra et al. 2011), `random` does not.
+        trials: of a search in all.
+        at_once: trials suggested and trained together; the fewer, the more the sampler has learned.
+        seed: of the sampler.
+    """
+
+    def __init__(
+        self,
+        *,
+        population: bool = True,
+        max_members: Annotated[int, Field(ge=2)] | None = None,
+        metric: str = "val/loss",
+        sampler: Literal["tpe", "random"] = "tpe",
+        trials: Count = 200,
+        at_once: Count = 40,
+        seed: Natural = 0,
+    ) -> None:
+        known = [f"{part}/{name}" for part in PARTS for name in ("loss", *every_metric(num_outputs=1))]
+        if metric not in known:
+            raise ValueError(f"metric={metric}: no such metric{nearest(metric, known)}")
+        self.population = population
+        self.max_members = max_members
+        self.metric = metric
+        self.sampler = sampler
+        self.trials = trials
+        self.at_once = at_once
+        self.seed = seed
+
+    @property
+    def improves_downwards(self) -> bool:
+        """Whether less of the metric is better."""
+        return self.metric.endswith(("loss", "calibration_error"))
