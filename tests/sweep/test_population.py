@@ -213,11 +213,26 @@ def test_a_sweep_goes_on_where_it_was(call: Call, tmp_path: Path) -> None:
 def test_a_trial_that_was_interrupted_goes_on_from_its_checkpoint(
     call: Call, train: Train, tmp_path: Path
 ) -> None:
-    command = ["train", "-m", "data=moons", "optimizer=lbfgs", "seed=0,1", "trainer.max_epochs=4"]
+    command = [
+        "train",
+        "-m",
+        "data=moons",
+        "optimizer=lbfgs",
+        "optimizer.max_iter=2",
+        "seed=0,1",
+        "trainer.max_epochs=4",
+    ]
     assert call(*command, "hydra.sweep.dir=sweep").code == 0
     expected = table(tmp_path / "sweep/leaderboard.csv")
     trial = tmp_path / "sweep/1"
-    shorter = train("data=moons", "optimizer=lbfgs", "seed=1", "trainer.max_epochs=2", folder="shorter")
+    shorter = train(
+        "data=moons",
+        "optimizer=lbfgs",
+        "optimizer.max_iter=2",
+        "seed=1",
+        "trainer.max_epochs=2",
+        folder="shorter",
+    )
     shutil.copytree(shorter.path / "checkpoints", trial / "checkpoints", dirs_exist_ok=True)
     (trial / "summary.json").unlink()
 
