@@ -24,10 +24,10 @@ class StackedOptimizer:
         self.parameters = list(parameters)
         self.settings = {name: settings[name].reshape(-1, 1, 1) for name in self.names}
         self._in_use = {name for name, value in self.settings.items() if value.any()}
-        self.state: dict[str, list[Tensor]] = {
-            name: [torch.zeros_like(parameter) for parameter in self.parameters] for name in self._kept()
-        }
-        self.steps = 0
+        self.state: dict[str, list[Tensor]] = {}
+        self.state = self._state_of(self._kept())
+        self.steps = torch.zeros(len(self.parameters[0]), device=self.parameters[0].device)
+        """`[members]`"""
 
     def step(self, gradients: list[Tensor], lr: Tensor) -> None:
         """Make a step.
@@ -44,6 +44,25 @@ class StackedOptimizer:
         self.parameters = [parameter[members] for parameter in self.parameters]
         self.settings = {name: value[members] for name, value in self.settings.items()}
         self.state = {name: [tensor[members] for tensor in tensors] for name, tensors in self.state.items()}
+        self.steps = self.steps[members]
+
+    def join(self, others: "StackedOptimizer") -> None:
+        """Go on with the members of another one of this kind too, after these."""
+        self._in_use |= others._in_use
+        mine, theirs = (optimizer._state_of(self._kept()) for optimizer in (self, others))
+        self.state = {name: _joined(mine[name], theirs[name]) for name in mine}
+        self.parameters = _joined(self.parameters, others.parameters)
+        self.settings = {
+            name: torch.cat([value, others.settings[name]]) for name, value in self.settings.items()
+        }
+        self.steps = torch.cat([self.steps, others.steps])
+
+    def _state_of(self, names: Sequence[str]) -> dict[str, list[Tensor]]:
+        """What it keeps under these names: zeros, as at the start, of what it did not need."""
+        return {
+            name: self.state.get(name) or [torch.zeros_like(parameter) for parameter in self.parameters]
+            for name in names
+        }
 
     def _kept(self) -> tuple[str, ...]:
         """Names of the state."""
@@ -100,8 +119,9 @@ class Adam(StackedOptimizer):
     def _update(self, gradients: list[Tensor], lr: Tensor) -> None:
         self._decay(gradients, lr)
         beta1, beta2, eps = (self.settings[name] for name in ("beta1", "beta2", "eps"))
-        size = (lr.double() / (1 - beta1.double() ** self.steps)).to(lr.dtype)
-        root = (1 - beta2.double() ** self.steps).sqrt().to(lr.dtype)
+        steps = self.steps.double().reshape(-1, 1, 1)
+        size = (lr.double() / (1 - beta1.double() ** steps)).to(lr.dtype)
+        root = (1 - beta2.double() ** steps).sqrt().to(lr.dtype)
         moments = zip(gradients, self.state["exp_avg"], self.state["exp_avg_sq"], strict=True)
         directions = []
         for gradient, mean, square in moments:
@@ -143,6 +163,10 @@ class RMSprop(StackedOptimizer):
                 buffer.mul_(momentum).add_(direction)
             directions = self.state["momentum_buffer"]
         self._descend(directions, lr)
+
+
+def _joined(mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.cat(pair) for pair in zip(mine, theirs, strict=True)]
 
 
 STACKED: dict[str, type[StackedOptimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}

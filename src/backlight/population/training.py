@@ -1,8 +1,10 @@
 """Trains the members of a population together."""
 
 import math
+import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,12 +23,14 @@ from backlight.data.module import EVALUATION_ROWS, PARTS, ClassificationData, Pa
 from backlight.loss import BinaryCrossEntropy
 from backlight.metrics import labels_of, probabilities
 from backlight.model import SigmoidMLP
+from backlight.population.halving import SuccessiveHalving
 from backlight.population.metrics import cheap_metrics, every_metric
 from backlight.population.optimizers import STACKED, StackedOptimizer
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 LOSSES = ("train/loss", "val/loss")
+WORTH_FILLING = 1 / 8  # of all places: to let members in takes about as long as a step
 
 
 @dataclass
@@ -58,13 +62,15 @@ class Member:
     """Why it stopped before the last epoch."""
     error: str | None = None
     """Why it failed."""
+    seconds: float = 0.0
+    """Its share of the time that training took."""
 
     @property
     def kinship(self) -> tuple[object, ...]:
         """What all members of a population have in common."""
         sizes = [tuple(self.data.part(part)[0].shape) for part in PARTS]
         return (
-            str(self.model.architecture), self.optimizer_name, self.max_epochs, self.data.batch_size, *sizes,
+            str(self.model.architecture), self.optimizer_name, self.data.batch_size, *sizes,
         )  # fmt: skip
 
     @property
@@ -82,7 +88,7 @@ class Member:
         return is_best
 
     def ends(self, epoch: int, metrics: Mapping[str, np.float32]) -> bool:
-        """Step the schedule, and ask the callbacks whether to stop."""
+        """Step the schedule; returns whether this was the last epoch, or the callbacks stop."""
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(float(metrics.get("val/loss", metrics["train/loss"])))
         elif self.schedule is not None:
@@ -95,7 +101,7 @@ class Member:
             if stops:
                 self.early_stopping.stopped_epoch = epoch
                 self.stopped = self.stopped or reason
-        return self.stopped is not None
+        return self.stopped is not None or len(self.history) == self.max_epochs
 
 
 @dataclass
@@ -169,90 +175,133 @@ class _Task:
 class Population:
     """Trains members of one kinship, each as if it were alone.
 
-    A member that stops or fails leaves: the others do not notice.
+    A member that has ended leaves, and the next takes its place: the others do not notice.
 
     Args:
-        members: what to train; each is told what came of it.
         device: to train on.
+        places: members trained at once, at most.
+        halving: ends members that lag, if given.
     """
 
-    def __init__(self, members: Sequence[Member], device: torch.device) -> None:
-        self._everyone = list(members)
-        self._members = list(members)
+    def __init__(self, device: torch.device, places: int, halving: SuccessiveHalving | None = None) -> None:
         self._device = device
-        self._batch_size = members[0].data.rows_per_step
-        self._activation = members[0].model.activation
-        self._whole_task = self._task = _Task.of(members, device)
-        algorithm = STACKED[members[0].optimizer_name]
-        self._optimizer = algorithm(
+        self._places = places
+        self._halving = halving
+        self._members: list[Member] = []
+        self._task: _Task
+        self._optimizer: StackedOptimizer
+        self._best: list[Tensor] = []
+        self._clip: Tensor | None = None
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """Those in training."""
+        return self._members
+
+    def train(
+        self, members: Iterable[Member], after_epoch: Callable[[int], None] = lambda members: None
+    ) -> Iterator[list[Member]]:
+        """Train all members to their ends and test the best epoch of each; gives them as they leave.
+
+        Args:
+            members: what to train; each is told what came of it.
+            after_epoch: is told how many members have made another epoch.
+        """
+        # The steps that the schedules' own optimizers would make are made here.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        queue = deque(members)
+        while queue or self._members:
+            free = self._places - len(self._members)
+            if queue and free >= self._places * WORTH_FILLING:
+                self._admit([queue.popleft() for _ in range(min(free, len(queue)))])
+            left = self._epoch()
+            after_epoch(len(self._members) + len(left))
+            if left:
+                yield left
+
+    @torch.no_grad()
+    def _admit(self, newcomers: list[Member]) -> None:
+        """Let these train with those that are there."""
+        algorithm = STACKED[newcomers[0].optimizer_name]
+        optimizer = algorithm(
             [
-                torch.stack([parameter.detach() for parameter in same]).to(device)
-                for same in zip(*(_parameters(member.model) for member in members), strict=True)
+                torch.stack([parameter.detach() for parameter in same]).to(self._device)
+                for same in zip(*(_parameters(member.model) for member in newcomers), strict=True)
             ],
             {
-                name: torch.tensor([_setting(member.optimizer, name) for member in members], device=device)
+                name: torch.tensor(
+                    [_setting(member.optimizer, name) for member in newcomers], device=self._device
+                )
                 for name in algorithm.names
             },
         )
-        self._best = [parameter.clone() for parameter in self._optimizer.parameters]
-        self._place = torch.arange(len(members), device=device)
-        """`[members]`: where in `_best` each has its own."""
-        self._clip: Tensor | None = torch.tensor(
-            [member.gradient_clip_val or math.inf for member in members], device=device
-        ).reshape(-1, 1, 1)
-        if all(member.gradient_clip_val is None for member in members):
-            self._clip = None
+        best = [parameter.clone() for parameter in optimizer.parameters]
+        if self._members:
+            self._optimizer.join(optimizer)
+            self._best = [torch.cat(pair) for pair in zip(self._best, best, strict=True)]
+        else:
+            self._optimizer, self._best = optimizer, best
+        self._tell_the_start(newcomers, best)
+        self._members += newcomers
+        self._task = _Task.of(self._members, self._device)
+        clips = [member.gradient_clip_val for member in self._members]
+        self._clip = None
+        if any(clip is not None for clip in clips):
+            each = [math.inf if clip is None else clip for clip in clips]
+            self._clip = torch.tensor(each, device=self._device).reshape(-1, 1, 1)
 
-    @torch.no_grad()
-    def train(self, after_epoch: Callable[[int], None] = lambda members: None) -> None:
-        """Train all members to their ends and test the best epoch of each.
-
-        Args:
-            after_epoch: is told how many members have made another epoch.
-        """
-        for member, loss in zip(self._everyone, self._losses_at_start(), strict=True):
+    def _tell_the_start(self, newcomers: Sequence[Member], parameters: Sequence[Tensor]) -> None:
+        """Give those that stop when hopeless their loss before the first step."""
+        task = _Task.of(newcomers, self._device)
+        self._activation = newcomers[0].model.activation
+        index = torch.arange(min(task.rows["train"], EVALUATION_ROWS), device=self._device)
+        x, y = task.take("train", index.expand(len(newcomers), -1))
+        losses = task.metrics(self._logits(x, parameters), y, lambda *_: {})["loss"].tolist()
+        for member, loss in zip(newcomers, losses, strict=True):
             if member.stop_hopeless is not None:
                 member.stop_hopeless.start(member.data, member.loss, loss)
-        # The steps that the schedules' own optimizers would make are made here.
-        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        for epoch in range(self._everyone[0].max_epochs):
-            before = _State.of(self._optimizer)
-            trained = self._train_epoch(epoch)
-            held_out = self._evaluate("val", self._task, self._optimizer.parameters)
-            after_epoch(len(self._members))
-            self._record(epoch, trained, held_out, before)
-            if not self._members:
-                break
-        self._retire(range(len(self._members)), _State.of(self._optimizer))
-        self._test()
 
-    def _losses_at_start(self) -> list[float]:
-        index = torch.arange(min(self._task.rows["train"], EVALUATION_ROWS), device=self._device)
-        x, y = self._task.take("train", index.expand(len(self._members), -1))
-        logits = self._logits(x, self._optimizer.parameters)
-        losses: list[float] = self._task.metrics(logits, y, lambda *_: {})["loss"].tolist()
-        return losses
+    @torch.no_grad()
+    def _epoch(self) -> list[Member]:
+        """Train everybody for an epoch; returns those that leave."""
+        started = time.monotonic()
+        before = _State.of(self._optimizer)
+        trained = self._train_epoch()
+        held_out = self._evaluate("val", self._optimizer.parameters)
+        failed, ended = self._record(trained, held_out)
+        share = (time.monotonic() - started) / len(self._members)
+        for member in self._members:
+            member.seconds += share
+        self._retire(failed, before)
+        if ended:
+            self._retire(ended, _State.of(self._optimizer))
+            self._test(ended)
+        leaving = {*failed, *ended}
+        left = [self._members[position] for position in sorted(leaving)]
+        if leaving:
+            self._keep([position for position in range(len(self._members)) if position not in leaving])
+        return left
 
-    def _train_epoch(self, epoch: int) -> dict[str, Tensor]:
+    def _train_epoch(self) -> dict[str, Tensor]:
         """Make the steps of an epoch; returns the metrics `[members]` of what they saw."""
-        task, index, logits = self._task, self._order(epoch), []
+        task, index, logits = self._task, self._order(), []
         lr = torch.tensor([_rate(member.optimizer) for member in self._members], device=self._device)
-        for batch in index.split(self._batch_size, dim=1):
+        batch_size = self._members[0].data.rows_per_step
+        for batch in index.split(batch_size, dim=1):
             x, y = task.take("train", batch)
             logits.append(self._step(x, task.targets(y), lr))
         return task.metrics(torch.cat(logits, dim=1), task.take("train", index)[1], cheap_metrics)
 
-    def _order(self, epoch: int) -> Tensor:
+    def _order(self) -> Tensor:
         """The row numbers `[members, rows]` of an epoch; members of one seed see the same batches."""
-        rows = self._task.rows["train"]
-        orders: dict[int | None, Tensor] = {}
-        for member in self._members:
-            seed = member.shuffle_seed
-            if seed not in orders:
-                shuffle = EpochShuffle(rows, seed)
+        orders: dict[tuple[int | None, int], Tensor] = {}
+        keys = [(member.shuffle_seed, len(member.history)) for member in self._members]
+        for seed, epoch in keys:
+            if (seed, epoch) not in orders:
+                shuffle = EpochShuffle(self._task.rows["train"], seed)
                 shuffle.set_epoch(epoch)
-                orders[seed] = shuffle.order()
-        return torch.stack([orders[member.shuffle_seed] for member in self._members]).to(self._device)
+                orders[seed, epoch] = shuffle.order()
+        return torch.stack([orders[key] for key in keys]).to(self._device)
 
     def _step(self, x: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
         """Back-propagate a batch `[members, batch, ·]` and make a step; returns the logits before it."""
@@ -272,8 +321,11 @@ class Population:
     def _logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         return equations.forward(x, parameters[::2], parameters[1::2], self._activation).logits
 
-    def _evaluate(self, part: Part, task: _Task, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+    def _evaluate(
+        self, part: Part, parameters: Sequence[Tensor], task: "_Task | None" = None
+    ) -> dict[str, Tensor]:
         """Every metric `[members]` of a part; none where it has no rows."""
+        task = task or self._task
         if part not in task.rows:
             return {}
         index = torch.arange(task.rows[part], device=self._device).expand(len(parameters[0]), -1)
@@ -282,17 +334,15 @@ class Population:
         ]
         return task.metrics(torch.cat(logits, dim=1), task.take(part, index)[1], every_metric)
 
-    def _record(
-        self, epoch: int, trained: dict[str, Tensor], held_out: dict[str, Tensor], before: "_State"
-    ) -> None:
-        """Add an epoch to each member's history, and let those leave that have failed or stopped."""
+    def _record(self, trained: dict[str, Tensor], held_out: dict[str, Tensor]) -> tuple[list[int], list[int]]:
+        """Add an epoch to each member's history; returns who has failed, and who has come to an end."""
         values = {f"train/{name}": value for name, value in trained.items()}
         values |= {f"val/{name}": value for name, value in held_out.items()}
         table = torch.stack(list(values.values()), dim=1).cpu().numpy()
-        failed, stopped, best = [], [], []
+        failed, ended, best = [], [], []
         for position, (member, row) in enumerate(zip(self._members, table, strict=True)):
             metrics = dict(zip(values, row, strict=True))
-            lr = _rate(member.optimizer)
+            epoch, lr = len(member.history), _rate(member.optimizer)
             sick = [name for name in LOSSES if not np.isfinite(metrics.get(name, 0))]
             if sick:
                 member.error = diverged(sick[0], float(metrics[sick[0]]), epoch, lr)
@@ -303,42 +353,46 @@ class Population:
                 member.best_epoch = epoch
                 best.append(position)
             if member.ends(epoch, metrics):
-                stopped.append(position)
+                ended.append(position)
         for kept, parameter in zip(self._best, self._optimizer.parameters, strict=True):
-            kept[self._place[best]] = parameter[best]
-        self._retire(failed, before)
-        self._retire(stopped, _State.of(self._optimizer))
-        leaving = {*failed, *stopped}
-        if leaving:
-            self._keep([position for position in range(len(self._members)) if position not in leaving])
+            kept[best] = parameter[best]
+        if self._halving is not None:
+            racing = [p for p in range(len(self._members)) if p not in {*failed, *ended}]
+            lagging = self._halving.lagging([self._members[position] for position in racing])
+            ended += [racing[place] for place in lagging]
+        return failed, ended
 
     def _keep(self, positions: Sequence[int]) -> None:
         members = torch.tensor(positions, dtype=torch.int64, device=self._device)
         self._members = [self._members[position] for position in positions]
-        self._place = self._place[members]
         self._task = self._task.keep(members)
         self._optimizer.keep(members)
+        self._best = [kept[members] for kept in self._best]
         if self._clip is not None:
             self._clip = self._clip[members]
 
     def _retire(self, positions: Sequence[int], state: "_State") -> None:
-        """Leave models and optimizers as they are in this state."""
+        """Leave models and optimizers as they are in this state, and their best weights beside."""
         if not positions:
             return
         on_cpu = state.of_members(positions)
+        best = [kept[list(positions)].cpu() for kept in self._best]
         for index, position in enumerate(positions):
-            on_cpu.write(index, self._members[position])
-
-    def _test(self) -> None:
-        for member, *best in zip(self._everyone, *(tensor.cpu() for tensor in self._best), strict=True):
-            parameters = zip(member.model.state_dict().items(), best, strict=True)
+            member = self._members[position]
+            on_cpu.write(index, member)
+            weights = zip(member.model.state_dict().items(), best, strict=True)
             # Copied: a checkpoint of a view would hold the weights of all members.
             member.best_weights = {
-                name: tensor.reshape(old.shape).clone() for (name, old), tensor in parameters
+                name: kept[index].reshape(old.shape).clone() for (name, old), kept in weights
             }
-        for name, values in self._evaluate("test", self._whole_task, self._best).items():
-            for member, value in zip(self._everyone, values.cpu().numpy(), strict=True):
-                member.test_metrics[f"test/{name}"] = value
+
+    def _test(self, positions: Sequence[int]) -> None:
+        """Test the best epoch of these members."""
+        index = list(positions)
+        task = self._task.keep(torch.tensor(index, dtype=torch.int64, device=self._device))
+        for name, values in self._evaluate("test", [kept[index] for kept in self._best], task).items():
+            for position, value in zip(positions, values.cpu().numpy(), strict=True):
+                self._members[position].test_metrics[f"test/{name}"] = value
 
 
 @dataclass
@@ -347,14 +401,14 @@ class _State:
 
     parameters: list[Tensor]
     kept: dict[str, list[Tensor]]
-    steps: int
+    steps: Tensor
 
     @classmethod
     def of(cls, optimizer: StackedOptimizer) -> "_State":
         return cls(
             [parameter.clone() for parameter in optimizer.parameters],
             {name: [tensor.clone() for tensor in tensors] for name, tensors in optimizer.state.items()},
-            optimizer.steps,
+            optimizer.steps.clone(),
         )
 
     def of_members(self, positions: Sequence[int]) -> "_State":
@@ -363,7 +417,7 @@ class _State:
         return _State(
             [parameter[index].cpu() for parameter in self.parameters],
             {name: [tensor[index].cpu() for tensor in tensors] for name, tensors in self.kept.items()},
-            self.steps,
+            self.steps[index].cpu(),
         )
 
     def write(self, index: int, member: Member) -> None:
@@ -376,9 +430,10 @@ class _State:
                 for name, tensors in self.kept.items()
                 if name != "momentum_buffer" or has_momentum
             }
-            if self.steps and kept:
+            steps = self.steps[index].item()
+            if steps and kept:
                 if member.optimizer_name != "sgd":
-                    kept["step"] = torch.tensor(float(self.steps))
+                    kept["step"] = torch.tensor(steps)
                 member.optimizer.state[parameter] = kept
 
 

@@ -2,8 +2,7 @@
 
 import json
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,21 @@ from backlight.accelerator import device_of, free_bytes
 from backlight.config import build
 from backlight.data.module import EVALUATION_ROWS, PARTS
 from backlight.errors import BacklightError
+from backlight.examination import read_series
+from backlight.population.halving import SuccessiveHalving
 from backlight.population.training import Member, Population
-from backlight.processes import forked_map, leave_the_terminal_to_us
+from backlight.processes import leave_the_terminal_to_us
 from backlight.run_folder import RunFolder
 from backlight.sweep.compose import Composer, Trial, swept
 from backlight.sweep.leaderboard import Leaderboard
 from backlight.sweep.members import MemberBuilder
-from backlight.sweep.record import Recorder, begin
+from backlight.sweep.record import Recorder
 from backlight.sweep.settings import Settings
 
 log = logging.getLogger(__name__)
 
 Kin = list[tuple[Trial, Member]]
 
-WORTH_FORKING = 64  # folders to write
 MOST_MEMBERS = 1024  # beyond which nothing is gained
 MEMORY_SHARE = 0.5
 """Of the memory that is free: the rest is for what is not counted here."""
@@ -97,13 +97,15 @@ class Sweep:
             _say(f"{len(trials) - len(missing)} of {len(trials)} trials are there already")
         begun = [trial for trial in missing if self._folder(trial).checkpoint("last").exists()]
         fresh = [trial for trial in missing if trial not in begun]
-        populations, lonely = self._plan(fresh, settings) if settings.population else ([], fresh)
-        for kin in populations:
-            if not self._train(kin):
-                lonely += [trial for trial, _ in kin]
+        families, lonely = self._plan(fresh) if settings.population else ([], fresh)
+        halving = self._halving(settings)
+        for kin in families:
+            lonely += self._train(kin, settings.max_members, halving)
         for trial in sorted([*begun, *lonely], key=lambda trial: trial.number):
             _say(f"trial {trial.number}  {' '.join(trial.overrides)}")
             folder = self._folder(trial)
+            if trial not in begun and folder.config.exists():
+                folder.discard()  # what a population left that could not be trained
             self._alone([f"resume={folder.path}"] if trial in begun else trial.overrides, trial.number)
             self._results[trial.number] = _read(folder)
 
@@ -118,7 +120,7 @@ class Sweep:
         folder = self._folder(trial)
         if not folder.config.exists():
             return False
-        if folder.read_overrides() != trial.overrides:
+        if _of_the_task(folder.read_overrides()) != _of_the_task(trial.overrides):
             raise BacklightError(
                 f"{folder.path}: holds the trial {' '.join(folder.read_overrides())}, not "
                 f"{' '.join(trial.overrides)}; give another hydra.sweep.dir, or the command of that sweep"
@@ -131,8 +133,22 @@ class Sweep:
             folder.discard()
         return False
 
-    def _plan(self, trials: Sequence[Trial], settings: Settings) -> tuple[list[Kin], list[Trial]]:
-        """The populations, and the trials that are trained alone.
+    def _halving(self, settings: Settings) -> SuccessiveHalving | None:
+        if settings.factor is None:
+            return None
+        halving = SuccessiveHalving(
+            settings.metric,
+            improves_downwards=settings.improves_downwards,
+            factor=settings.factor,
+            min_epochs=settings.min_epochs,
+        )
+        for trial in self._trials:
+            if trial.number in self._results:
+                halving.note(read_series(self._folder(trial).metrics))
+        return halving
+
+    def _plan(self, trials: Sequence[Trial]) -> tuple[list[Kin], list[Trial]]:
+        """Those that can be trained together, and the trials that are trained alone.
 
         What cannot be built is among these: what is wrong with it shows there, and is recorded.
         """
@@ -148,38 +164,54 @@ class Sweep:
                 lonely.append(trial)
             else:
                 families.setdefault(member.kinship, []).append((trial, member))
-        populations = []
-        for kin in families.values():
-            at_once = settings.max_members or most_members(kin[0][1], _device(kin[0][0]))
-            for start in range(0, len(kin), at_once):
-                populations.append(kin[start : start + at_once])
-        lonely += [kin[0][0] for kin in populations if len(kin) == 1]
-        return [kin for kin in populations if len(kin) > 1], lonely
+        lonely += [kin[0][0] for kin in families.values() if len(kin) == 1]
+        return [kin for kin in families.values() if len(kin) > 1], lonely
 
-    def _train(self, kin: Kin) -> bool:
-        """Train a population, and write the folder of every member; returns whether it could be trained."""
-        started = time.monotonic()
-        first, member = kin[0]
+    def _train(self, kin: Kin, places: int | None, halving: SuccessiveHalving | None) -> list[Trial]:
+        """Train kin together, and write the folder of each when it has ended.
+
+        Args:
+            kin: trials and what they train.
+            places: how many are in training at once; None is what memory allows.
+            halving: ends those that lag.
+
+        Returns:
+            Trials that could not be trained together, if any.
+        """
+        first, some = kin[0]
+        device = _device(first)
+        trials = {id(member): trial for trial, member in kin}
+        recorder = None
+
+        def with_trials(members: Iterable[Member]) -> Kin:
+            return [(trials[id(member)], member) for member in members]
+
         try:
-            recorder = Recorder(first.node, _device(first), swept(self._trials))
-            with _progress(f"{len(kin)} trials", len(kin) * member.max_epochs) as advance:
-                Population([member for _, member in kin], _device(first)).train(advance)
+            recorder = Recorder(self._path, first.node, device, swept(self._trials), self._take)
+            population = Population(device, places or most_members(some, device), halving)
+            with _progress(f"{len(kin)} trials", sum(member.max_epochs for _, member in kin)) as advance:
+
+                def after_epoch(members: int) -> None:
+                    advance(members)
+                    recorder.update(with_trials(population.members))
+
+                for left in population.train([member for _, member in kin], after_epoch):
+                    advance(sum(member.max_epochs - len(member.history) for member in left))
+                    recorder.add(with_trials(left))
+        except OSError:
+            raise
         except Exception as error:  # as when memory does not suffice
             log.warning("%d trials are trained one by one, for together: %s", len(kin), error)
-            return False
-        seconds = (time.monotonic() - started) / len(kin)
+        finally:
+            if recorder is not None:
+                recorder.write_ended()
+        return [trial for trial, _ in kin if trial.number not in self._results]
 
-        def write(one: tuple[Trial, Member]) -> dict[str, Any]:
-            trial, member = one
-            folder = self._folder(trial)
-            begin(folder, trial)
-            return recorder.write(folder, trial, member, seconds)
-
-        for (trial, member), summary in zip(kin, forked_map(write, kin, WORTH_FORKING), strict=True):
-            self._results[trial.number] = summary
-            if member.error:
-                log.error("trial %d: %s", trial.number, member.error)
-        return True
+    def _take(self, trial: Trial, summary: dict[str, Any]) -> None:
+        """Take the summary of a trial that has ended."""
+        self._results[trial.number] = summary
+        if summary["error"]:
+            log.error("trial %d: %s", trial.number, summary["error"])
 
     def _folder(self, trial: Trial) -> RunFolder:
         return RunFolder(self._path / trial.subfolder)
@@ -200,6 +232,11 @@ def most_members(member: Member, device: torch.device) -> int:
         + 16 * held_out * outputs
     )
     return max(2, min(MOST_MEMBERS, int(MEMORY_SHARE * free_bytes(device) / (4 * numbers))))
+
+
+def _of_the_task(overrides: Sequence[str]) -> list[str]:
+    """Without those of how the sweep goes about it, which may change from start to start."""
+    return [override for override in overrides if not override.startswith(("sweep=", "sweep."))]
 
 
 def _device(trial: Trial) -> torch.device:

@@ -7,7 +7,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import text
 
 from backlight.assemble import Node, assemble
@@ -28,36 +29,95 @@ from backlight.examination import Evidence
 from backlight.files import to_yaml
 from backlight.metrics import number
 from backlight.population.training import Member
+from backlight.processes import forked_map
 from backlight.run_folder import RunFolder
 from backlight.summary import blank
 from backlight.sweep.compose import Trial
+
+Summaries = Iterable[tuple[Summary, int]]
+"""And the step of each."""
+Kin = Sequence[tuple[Trial, Member]]
+
+WORTH_FORKING = 64  # folders to write
+WORTH_WRITING = 256
+SECONDS_BETWEEN_WRITING = 30
+MOST_TIME = 0.05  # of the whole, to show what those in training have reached
 
 
 class Recorder:
     """Writes the folders of the members of one population.
 
+    Each is written when it has ended, together with others, since many are written by several processes;
+    of those in training TensorBoard shows every half minute what they have reached.
+
     Args:
+        path: the sweep folder.
         node: the config of one of them.
-        device: they were trained on.
+        device: they are trained on.
         swept: keys that the sweep gives different values: TensorBoard's hyper-parameters.
+        take: is given each trial that has ended, and its summary.
     """
 
-    def __init__(self, node: Node, device: torch.device, swept: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        node: Node,
+        device: torch.device,
+        swept: Sequence[str],
+        take: Callable[[Trial, dict[str, Any]], None],
+    ) -> None:
+        self._path = path
+        self._take = take
+        self._ended: list[tuple[Trial, Member]] = []
+        self._due = time.monotonic() + SECONDS_BETWEEN_WRITING
         self._swept = swept
+        self._writer = f"{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._shown: dict[int, int] = {}
+        """By the number of a trial that has a folder, how many epochs TensorBoard shows."""
         self._checkpoint = _checkpoint_of(node)
         self._device = str(device)
         self._loops = cache(self._loops_after)
         self._data_state = cache(ClassificationData.state_dict)
 
-    def write(self, folder: RunFolder, trial: Trial, member: Member, seconds: float) -> dict[str, Any]:
-        """Write everything a run leaves behind; returns its summary.
+    def add(self, kin: Kin) -> None:
+        """Take those that have ended; they are written when there are many, or it is time."""
+        self._ended += kin
+        if len(self._ended) >= WORTH_WRITING:
+            self.write_ended()
 
-        Args:
-            folder: that the trial has begun.
-            trial: its config.
-            member: trained.
-            seconds: its share of the time that its population took.
-        """
+    def update(self, in_training: Kin) -> None:
+        """Every half minute, write those that have ended, and let TensorBoard show the others."""
+        if time.monotonic() < self._due:
+            return
+        started = time.monotonic()
+        self.write_ended()
+        forked_map(self._show, in_training, WORTH_FORKING)
+        self._shown |= {trial.number: len(member.history) for trial, member in in_training}
+        now = time.monotonic()
+        self._due = now + max(SECONDS_BETWEEN_WRITING, (now - started) / MOST_TIME)
+
+    def write_ended(self) -> None:
+        """Write those that have ended."""
+        ended, self._ended = self._ended, []
+        for (trial, _), summary in zip(ended, forked_map(self._finish, ended, WORTH_FORKING), strict=True):
+            self._shown.pop(trial.number, None)
+            self._take(trial, summary)
+
+    def _folder(self, trial: Trial) -> RunFolder:
+        return RunFolder(self._path / trial.subfolder)
+
+    def _show(self, one: tuple[Trial, Member]) -> None:
+        trial, member = one
+        folder = self._folder(trial)
+        if trial.number not in self._shown:
+            begin(folder, trial)
+        self._add_events(folder, trial, self._epoch_summaries(trial, member))
+
+    def _finish(self, one: tuple[Trial, Member]) -> dict[str, Any]:
+        trial, member = one
+        folder = self._folder(trial)
+        if trial.number not in self._shown:
+            begin(folder, trial)
         epochs, steps = len(member.history), len(member.history) * member.data.steps_per_epoch
         metrics = {} if member.error else {**_last(member.history), **member.test_metrics}
         summary = blank(trial.node["seed"], trial.resolved_yaml) | {
@@ -66,7 +126,7 @@ class Recorder:
             "metrics": {name: number(value) for name, value in sorted(metrics.items())},
             "steps": steps,
             "epochs": epochs,
-            "seconds": round(seconds, 3),
+            "seconds": round(member.seconds, 3),
             "device": self._device,
         }
         _write_metrics(folder.metrics, member)
@@ -77,7 +137,8 @@ class Recorder:
         evidence = Evidence(trial.overrides, series, ended, member.error)
         diagnosis = Diagnosis.of(trial.node, evidence, member.data)
         summary["diagnosis"] = diagnosis.as_data()
-        self._write_events(folder.tensorboard, trial, member, summary["metrics"], diagnosis)
+        closing = self._closing_summaries(trial, member, summary["metrics"], diagnosis)
+        self._add_events(folder, trial, [*self._epoch_summaries(trial, member), *closing])
         _write_log(folder, [*_epoch_lines(member), *_closing_lines(member, diagnosis)])
         if epochs:
             # Late: a trial that was killed with a checkpoint goes on from there, and needs all the rest.
@@ -115,25 +176,33 @@ class Recorder:
             torch.save(checkpoint, content)
             _write(folder.checkpoint(name), content.getvalue())
 
-    def _write_events(
-        self, folder: Path, trial: Trial, member: Member, metrics: Mapping[str, float], diagnosis: Diagnosis
-    ) -> None:
-        """One event per epoch; the steps are those of a single run's."""
-        steps = member.data.steps_per_epoch
-        now = time.time()
-        name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}.{trial.number}"
-        end = len(member.history) * steps
-        summaries = [(text("config", f"```yaml\n{trial.config_yaml}\n```"), 0)]
-        for epoch, values in enumerate(member.history, 1):
+    def _epoch_summaries(self, trial: Trial, member: Member) -> Summaries:
+        """Of the epochs that TensorBoard does not show yet; the steps are those of a single run's."""
+        shown = self._shown.get(trial.number)
+        if shown is None:
+            yield text("config", f"```yaml\n{trial.config_yaml}\n```"), 0
+        for epoch, values in enumerate(member.history[shown or 0 :], (shown or 0) + 1):
             scalars = {name: float(value) for name, value in values.items()}
-            summaries.append((scalars_of({**scalars, "epoch": epoch - 1}), epoch * steps - 1))
+            yield scalars_of({**scalars, "epoch": epoch - 1}), epoch * member.data.steps_per_epoch - 1
+
+    def _closing_summaries(
+        self, trial: Trial, member: Member, metrics: Mapping[str, float], diagnosis: Diagnosis
+    ) -> Summaries:
+        end = len(member.history) * member.data.steps_per_epoch
         tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
-        summaries.append((scalars_of(tested), end))
-        summaries += [(summary, 0) for summary in hparams_of(trial.values(self._swept), metrics)]
-        summaries.append((text("diagnosis", diagnosis.as_markdown()), end))
-        events = [Event(wall_time=now, file_version="brain.Event:2")]
-        events += [Event(wall_time=now, step=step, summary=summary) for summary, step in summaries]
-        _write(folder / name, framed(events))
+        yield scalars_of(tested), end
+        for summary in hparams_of(trial.values(self._swept), metrics):
+            yield summary, 0
+        yield text("diagnosis", diagnosis.as_markdown()), end
+
+    def _add_events(self, folder: RunFolder, trial: Trial, summaries: Summaries) -> None:
+        now = time.time()
+        events = [Event(wall_time=now, step=step, summary=summary) for summary, step in summaries]
+        path = folder.tensorboard / f"events.out.tfevents.{self._writer}.{trial.number}"
+        if not path.exists():
+            events.insert(0, Event(wall_time=now, file_version="brain.Event:2"))
+        with path.open("ab") as file:
+            file.write(framed(events))
 
     def _at(self, epochs: int, member: Member) -> dict[str, int]:
         return {"epoch": epochs - 1, "global_step": epochs * member.data.steps_per_epoch}

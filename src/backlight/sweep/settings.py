@@ -17,6 +17,9 @@ class Settings:
         population: train together what can be.
         max_members: trials trained together at most; None is what memory allows.
         metric: what the leaderboard is sorted by, and a search improves.
+        factor: of successive halving: of those that come to a rung, one in so many goes on; None trains
+            every trial to its end.
+        min_epochs: to the first rung; the others are `factor` times as far each.
         sampler: `tpe` learns from the trials so far (Bergstra et al. 2011), `random` does not.
         trials: of a search in all.
         at_once: trials suggested and trained together; the fewer, the more the sampler has learned.
@@ -29,6 +32,8 @@ class Settings:
         population: bool = True,
         max_members: Annotated[int, Field(ge=2)] | None = None,
         metric: str = "val/loss",
+        factor: Annotated[int, Field(ge=2)] | None = None,
+        min_epochs: Count = 1,
         sampler: Literal["tpe", "random"] = "tpe",
         trials: Count = 200,
         at_once: Count = 40,
@@ -40,6 +45,14 @@ class Settings:
         self.population = population
         self.max_members = max_members
         self.metric = metric
+        if factor is not None and (metric.startswith("test/") or not population):
+            raise ValueError(
+                f"metric={metric}: trials are compared while they train, which test rows must not know of"
+                if population
+                else "factor: needs population=true"
+            )
+        self.factor = factor
+        self.min_epochs = min_epochs
         self.sampler = sampler
         self.trials = trials
         self.at_once = at_once
