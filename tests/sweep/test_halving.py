@@ -104,7 +104,8 @@ def test_a_race_finds_the_best_in_fewer_epochs(call: Call, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("sweep.metric=test/loss", "sweep.metric=test/loss: trials are compared while they train, which test rows must not know of"),
+        ("sweep.metric=test/loss", "sweep.metric=test/loss: trials are compared while they train, "
+         "which test rows must not know of"),
         ("sweep.population=false", "sweep.factor: needs population=true"),
         ("sweep.factor=1", "sweep.factor=1: must be at least 2"),
     ],
