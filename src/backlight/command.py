@@ -7,6 +7,7 @@ Nothing heavy is imported before a command has a valid config, so `--help` answe
 
 import logging
 import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -83,6 +84,13 @@ def explain() -> None:
 def diagnose() -> None:
     """`python scripts/diagnose.py`: see `backlight.diagnose`."""
     _command("diagnose")
+
+
+def report() -> None:
+    """`python scripts/report.py`: see `backlight.report`."""
+    # To Hydra `sweep=` chooses from the group of that name.
+    sys.argv = [re.sub(r"^sweep=", "folder=", argument) for argument in sys.argv]
+    _command("report")
 
 
 def _command(name: str) -> None:

@@ -46,31 +46,24 @@ class PopulationLauncher(BasicLauncher):
         returned: list[JobReturn] = self._sweep.launch(job_overrides, initial_job_idx)
         return returned
 
-    def show_leaderboard(self) -> None:
-        """Print the best trials of the whole sweep."""
+    def finish(self, importance: dict[str, float] | None = None) -> None:
+        """Write and print what came of the whole sweep; see `Sweep.finish`."""
         if self._sweep is not None:
-            self._sweep.show()
+            self._sweep.finish(importance)
 
     def _alone(self, overrides: Sequence[str], number: int) -> JobReturn:
         (returned,) = super().launch([overrides], number)
         return returned
 
 
-class _Sweeper(BasicSweeper):
-    """A sweeper that shows at its end what came of it."""
-
-    def _show_leaderboard(self) -> None:
-        if isinstance(self.launcher, PopulationLauncher):
-            self.launcher.show_leaderboard()
-
-
-class ComposedSweeper(_Sweeper):
+class ComposedSweeper(BasicSweeper):
     """Hydra's sweeper of grids, but trials are composed once, by the launcher."""
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch every combination of values."""
         returned = super().sweep(arguments)
-        self._show_leaderboard()
+        if isinstance(self.launcher, PopulationLauncher):
+            self.launcher.finish()
         return returned
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
@@ -79,7 +72,7 @@ class ComposedSweeper(_Sweeper):
             super().validate_batch_is_legal(batch)
 
 
-class SearchSweeper(_Sweeper):
+class SearchSweeper(BasicSweeper):
     """Trains what Optuna suggests."""
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -93,8 +86,8 @@ class SearchSweeper(_Sweeper):
             ) from error
 
         returned, importance = search(arguments, self.config, self.launcher.launch)
-        self._show_leaderboard()
-        print(importance)
+        if isinstance(self.launcher, PopulationLauncher):
+            self.launcher.finish(importance)
         return returned
 
 

@@ -27,6 +27,7 @@ from backlight.sweep.compose import Composer, Trial, swept
 from backlight.sweep.leaderboard import Leaderboard
 from backlight.sweep.members import MemberBuilder
 from backlight.sweep.record import Recorder
+from backlight.sweep.report import Report
 from backlight.sweep.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -80,16 +81,22 @@ class Sweep:
         except KeyboardInterrupt:
             _say(f"interrupted; to go on: the same command with sweep.resume={RunFolder(self._path).shown}")
             raise
-        self._board = Leaderboard(self._path, self._trials, self._results, settings)
+        self._board = Leaderboard.of(self._path, self._trials, self._results, settings)
         self._board.write()
         if any(result["status"] == "failed" for result in self._results.values()):
             self._failed()
         return [_returned(trial, self._results[trial.number]) for trial in trials]
 
-    def show(self) -> None:
-        """Print the best trials so far."""
+    def finish(self, importance: dict[str, float] | None = None) -> None:
+        """Write the report, and print the best trials.
+
+        Args:
+            importance: of each key, where the sweep knows it.
+        """
         if self._board is not None:
-            self._board.show()
+            report = Report(self._board, importance)
+            report.write()
+            self._board.show(report.importance)
 
     def _run(self, trials: Sequence[Trial], settings: Settings) -> None:
         missing = [trial for trial in trials if not self._is_done(trial)]

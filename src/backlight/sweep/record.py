@@ -39,7 +39,7 @@ Summaries = Iterable[tuple[Summary, int]]
 Kin = Sequence[tuple[Trial, Member]]
 
 WORTH_FORKING = 64  # folders to write
-WORTH_WRITING = 256
+WORTH_WRITING = 1024
 SECONDS_BETWEEN_WRITING = 30
 MOST_TIME = 0.05  # of the whole, to show what those in training have reached
 

@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from backlight.config import build
+from backlight.config import build, plain
 from backlight.errors import BacklightError
 from backlight.sweep.settings import Settings
 
@@ -33,7 +33,7 @@ STUDY = "backlight"
 
 def search(
     arguments: Sequence[str], master: DictConfig, launch: Launch
-) -> tuple[list[Sequence[JobReturn]], str]:
+) -> tuple[list[Sequence[JobReturn]], dict[str, float]]:
     """Train trials that Optuna suggests until there are as many as asked for; returns also what mattered.
 
     The study is kept in `study.db` in the sweep folder: a search that stopped goes on with what it knew.
@@ -46,9 +46,7 @@ def search(
     Raises:
         BacklightError: there is nothing to look for, or the folder's study looks for something else.
     """
-    options = OmegaConf.to_container(master.sweep, resolve=True)
-    assert isinstance(options, dict)
-    settings = build(Settings, {str(key): value for key, value in options.items()}, "sweep")
+    settings = build(Settings, plain(master.sweep), "sweep")
     overrides = OverridesParser.create().parse_overrides(list(arguments))
     space = {o.get_key_element(): _distribution(o) for o in overrides if o.is_sweep_override()}
     if not space:
@@ -136,10 +134,9 @@ def _consecutive(trials: Iterable[FrozenTrial]) -> list[list[FrozenTrial]]:
     return [[trial for _, trial in group] for _, group in groups]
 
 
-def _importance(study: optuna.Study) -> str:
-    """How much of the metric's variance each key accounts for (fANOVA, Hutter et al. 2014), in one line."""
+def _importance(study: optuna.Study) -> dict[str, float]:
+    """How much of the metric's variance each key accounts for (fANOVA, Hutter et al. 2014)."""
     finished = study.get_trials(states=[TrialState.COMPLETE])
     if len({trial.value for trial in finished}) < 2:
-        return "mattered     nothing that these trials could tell"
-    shares = optuna.importance.get_param_importances(study)
-    return f"mattered     {', '.join(f'{key} {share:.0%}' for key, share in shares.items())}"
+        return {}
+    return {key: float(share) for key, share in optuna.importance.get_param_importances(study).items()}
