@@ -31,7 +31,7 @@ def leave_the_terminal_to_us() -> None:
 
 
 def forked_map(function: Callable[[Item], Result], items: Sequence[Item], at_least: int) -> list[Result]:
-    """`[function(item) for item in items]`, shared among forked processes, one per core.
+    """`[function(item) for item in items]`, shared among forked processes, as many as torch has threads.
 
     They inherit the function and the items as they are; results must be such that pickle takes.
 
@@ -40,7 +40,7 @@ def forked_map(function: Callable[[Item], Result], items: Sequence[Item], at_lea
         items: its arguments.
         at_least: items for which forking is worth its while.
     """
-    processes = os.cpu_count() or 1
+    processes = torch.get_num_threads()
     if processes == 1 or len(items) < at_least or "fork" not in multiprocessing.get_all_start_methods():
         return [function(item) for item in items]
     _inherited[:] = [function, items]

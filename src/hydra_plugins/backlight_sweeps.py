@@ -32,15 +32,20 @@ class PopulationLauncher(BasicLauncher):
         """What Hydra's launchers do: run these trials and return what came of each."""
         assert self.hydra_context is not None and self.config is not None
         if not _is_ours(self.config):
-            basic: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
-            return basic
+            others: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
+            return others
         from backlight.sweep.launch import Sweep
 
         if self._sweep is None:
+            assert self.task_function is not None
+            basic = BasicLauncher()
+            basic.setup(
+                hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
+            )
             self._sweep = Sweep(
                 self.hydra_context.config_loader,
                 self.config,
-                alone=self._alone,
+                alone=lambda overrides, number: basic.launch([overrides], number),
                 failed=getattr(self.task_function, "failed", lambda: None),
             )
         returned: list[JobReturn] = self._sweep.launch(job_overrides, initial_job_idx)
@@ -50,10 +55,6 @@ class PopulationLauncher(BasicLauncher):
         """Write and print what came of the whole sweep; see `Sweep.finish`."""
         if self._sweep is not None:
             self._sweep.finish(importance)
-
-    def _alone(self, overrides: Sequence[str], number: int) -> JobReturn:
-        (returned,) = super().launch([overrides], number)
-        return returned
 
 
 class ComposedSweeper(BasicSweeper):

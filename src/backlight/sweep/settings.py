@@ -1,6 +1,6 @@
 """The node `sweep` of the config."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,10 @@ class Settings:
         factor: of successive halving: of those that come to a rung, one in so many goes on; None trains
             every trial to its end.
         min_epochs: to the first rung; the others are `factor` times as far each.
+        cluster: that trains the trials; None is this process.
+        address: of the cluster of Ray; None starts one on this machine.
+        shares: into which the trials are divided for a cluster: a worker trains one at a time.
+        job: of Slurm: what `submitit.AutoExecutor.update_parameters` takes.
         sampler: `tpe` learns from the trials so far (Bergstra et al. 2011), `random` does not.
         trials: of a search in all.
         at_once: trials suggested and trained together; the fewer, the more the sampler has learned.
@@ -34,6 +38,10 @@ class Settings:
         metric: str = "val/loss",
         factor: Annotated[int, Field(ge=2)] | None = None,
         min_epochs: Count = 1,
+        cluster: Literal["ray", "slurm"] | None = None,
+        address: str | None = None,
+        shares: Count = 8,
+        job: dict[str, Any] | None = None,
         sampler: Literal["tpe", "random"] = "tpe",
         trials: Count = 200,
         at_once: Count = 40,
@@ -51,6 +59,14 @@ class Settings:
                 if population
                 else "factor: needs population=true"
             )
+        if factor is not None and cluster is not None:
+            raise ValueError(
+                f"cluster={cluster}: successive halving compares all trials while they train, here only"
+            )
+        self.cluster = cluster
+        self.address = address
+        self.shares = shares
+        self.job = job or {}
         self.factor = factor
         self.min_epochs = min_epochs
         self.sampler = sampler

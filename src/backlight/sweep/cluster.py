@@ -1,0 +1,149 @@
+"""Trains the trials of a sweep on other machines, each share of them as populations of one worker.
+
+All machines must see the sweep folder under its path: there the run folders are written.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+
+from backlight.errors import BacklightError
+from backlight.processes import leave_the_terminal_to_us
+from backlight.sweep.compose import Trial
+from backlight.sweep.progress import progress
+from backlight.sweep.settings import Settings
+from backlight.sweep.trials import Alone, Summaries, TrialRunner
+
+log = logging.getLogger(__name__)
+
+RETRIES = 10  # of a share whose worker was lost
+
+
+@dataclass(frozen=True)
+class Share:
+    """Trials for one worker, and what it needs to train them.
+
+    Called by a worker it returns their summaries. A second worker goes on where one was lost: trials
+    that have ended are taken as they are.
+    """
+
+    trials: Sequence[Trial]
+    swept: Sequence[str]
+    path: Path
+    settings: Settings
+    alone: Alone
+    working_folder: Path
+    singletons: Mapping[Any, Any]
+    """Hydra's, as in the process that launches."""
+
+    def __call__(self) -> Summaries:
+        os.chdir(self.working_folder)
+        Singleton.set_state(dict(self.singletons))
+        leave_the_terminal_to_us()
+        runner = TrialRunner(self.path, self.settings, self.alone)
+        runner.run(runner.missing(self.trials), self.swept)
+        return runner.results
+
+
+Outcome = tuple[Share, Summaries | Exception]
+
+
+def train_on_cluster(
+    trials: Sequence[Trial], swept: Sequence[str], path: Path, settings: Settings, alone: Alone
+) -> Summaries:
+    """Train trials on a cluster; returns the summaries of all that a worker could train.
+
+    Args:
+        trials: to train.
+        swept: keys that the sweep gives different values.
+        path: the sweep folder.
+        settings: of the sweep, with a cluster.
+        alone: as for `TrialRunner`.
+
+    Raises:
+        BacklightError: there is no such cluster.
+    """
+    size = -(-len(trials) // settings.shares)
+    shares = [
+        Share(trials[start : start + size], swept, path, settings, alone, Path.cwd(), Singleton.get_state())
+        for start in range(0, len(trials), size)
+    ]
+    clusters: dict[str, Callable[[Settings, Sequence[Share]], Iterator[Outcome]]] = {
+        "ray": _on_ray,
+        "slurm": _on_slurm,
+    }
+    summaries: Summaries = {}
+    with progress(f"{len(trials)} trials on {settings.cluster}", len(trials)) as advance:
+        for share, outcome in clusters[str(settings.cluster)](settings, shares):
+            if isinstance(outcome, Exception):
+                reason = str(outcome).strip().splitlines()[-1]
+                log.warning("%d trials are trained here, for a worker: %s", len(share.trials), reason)
+            else:
+                summaries |= outcome
+                for number, summary in outcome.items():
+                    if summary["error"]:
+                        log.error("trial %d: %s", number, summary["error"])
+            advance(len(share.trials))
+    return summaries
+
+
+def _on_ray(settings: Settings, shares: Sequence[Share]) -> Iterator[Outcome]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise BacklightError("sweep=ray: needs ray: pip install 'backlight[ray]'") from error
+
+    where: dict[str, Any] = {"_node_ip_address": "127.0.0.1"}
+    if settings.address is not None:
+        where = {"address": settings.address}
+    try:
+        ray.init(
+            **where,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            ignore_reinit_error=True,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise BacklightError(f"sweep.address={settings.address}: no cluster of Ray there: {error}") from error
+    accelerator = shares[0].trials[0].node["trainer"].get("accelerator")
+    train = ray.remote(_train).options(
+        num_cpus=1, num_gpus=1 if accelerator in ("gpu", "cuda") else 0, max_retries=RETRIES
+    )
+    pending = {train.remote(share): share for share in shares}
+    while pending:
+        (done,), _ = ray.wait(list(pending))
+        share = pending.pop(done)
+        try:
+            yield share, ray.get(done)
+        except ray.exceptions.RayError as error:
+            yield share, error
+
+
+def _train(share: Share) -> Summaries:
+    return share()
+
+
+def _on_slurm(settings: Settings, shares: Sequence[Share]) -> Iterator[Outcome]:
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise BacklightError("sweep=slurm: needs submitit: pip install 'backlight[slurm]'") from error
+
+    try:
+        executor = submitit.AutoExecutor(shares[0].path / ".submitit", cluster="slurm")
+        executor.update_parameters(**settings.job)
+    except (RuntimeError, NameError, TypeError, ValueError) as error:
+        raise BacklightError(f"sweep=slurm: {' '.join(str(error).split())}") from error
+    with executor.batch():
+        jobs = [executor.submit(share) for share in shares]
+    by_job = dict(zip(jobs, shares, strict=True))
+    for job in submitit.helpers.as_completed(jobs):
+        failure = job.exception()
+        yield by_job[job], job.result() if failure is None else failure

@@ -1,0 +1,217 @@
+"""Trains trials of a sweep in this process: together where they can be, and each leaves a run folder."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import get_console
+
+from backlight.accelerator import device_of, free_bytes
+from backlight.data.module import EVALUATION_ROWS, PARTS
+from backlight.errors import BacklightError
+from backlight.examination import read_series
+from backlight.population.halving import SuccessiveHalving
+from backlight.population.training import Member, Population
+from backlight.run_folder import RunFolder
+from backlight.sweep.compose import Trial
+from backlight.sweep.members import MemberBuilder
+from backlight.sweep.progress import progress
+from backlight.sweep.record import Recorder
+from backlight.sweep.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Kin = list[tuple[Trial, Member]]
+Alone = Callable[[Sequence[str], int], object]
+Summaries = dict[int, dict[str, Any]]
+
+MOST_MEMBERS = 1024  # beyond which nothing is gained
+MEMORY_SHARE = 0.5
+"""Of the memory that is free: the rest is for what is not counted here."""
+
+
+class TrialRunner:
+    """Trains trials, or takes what is there of them, and keeps their summaries.
+
+    Args:
+        path: the sweep folder.
+        settings: of the sweep.
+        alone: trains one trial as a single run, given its overrides and number.
+    """
+
+    def __init__(self, path: Path, settings: Settings, alone: Alone) -> None:
+        self._path = path
+        self._settings = settings
+        self._alone = alone
+        self.results: Summaries = {}
+        """By number, the summaries of those that have ended."""
+        self._halving: SuccessiveHalving | None = None
+        if settings.factor is not None:
+            self._halving = SuccessiveHalving(
+                settings.metric,
+                improves_downwards=settings.improves_downwards,
+                factor=settings.factor,
+                min_epochs=settings.min_epochs,
+            )
+
+    def missing(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those that did not come to their end in an earlier start of this sweep.
+
+        Raises:
+            BacklightError: the folder of one holds another trial.
+        """
+        return [trial for trial in trials if not self._is_done(trial)]
+
+    def run(self, trials: Sequence[Trial], swept: Sequence[str]) -> None:
+        """Train these, which are missing.
+
+        Args:
+            trials: to train.
+            swept: keys that the sweep gives different values.
+        """
+        begun = [trial for trial in trials if self._folder(trial).checkpoint("last").exists()]
+        fresh = [trial for trial in trials if trial not in begun]
+        families, lonely = self._plan(fresh) if self._settings.population else ([], fresh)
+        for kin in families:
+            lonely += self._train(kin, swept)
+        for trial in sorted([*begun, *lonely], key=lambda trial: trial.number):
+            get_console().print(
+                f"trial {trial.number}  {' '.join(trial.overrides)}",
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
+            folder = self._folder(trial)
+            if trial not in begun and folder.config.exists():
+                folder.discard()  # what a population left that could not be trained
+            self._alone([f"resume={folder.path}"] if trial in begun else trial.overrides, trial.number)
+            self.results[trial.number] = _read(folder)
+
+    def _is_done(self, trial: Trial) -> bool:
+        """Whether it is there; what it had left behind without a checkpoint to go on from is deleted."""
+        folder = self._folder(trial)
+        if not folder.config.exists():
+            return False
+        if _of_the_task(folder.read_overrides()) != _of_the_task(trial.overrides):
+            raise BacklightError(
+                f"{folder.path}: holds the trial {' '.join(folder.read_overrides())}, not "
+                f"{' '.join(trial.overrides)}; give another hydra.sweep.dir, or the command of that sweep"
+            )
+        summary = _read(folder)
+        if summary["status"] in ("completed", "failed"):
+            self.results[trial.number] = summary
+            if self._halving is not None:
+                self._halving.note(read_series(folder.metrics))
+            return True
+        if not folder.checkpoint("last").exists():
+            folder.discard()
+        return False
+
+    def _plan(self, trials: Sequence[Trial]) -> tuple[list[Kin], list[Trial]]:
+        """Those that can be trained together, and the trials that are trained alone.
+
+        What cannot be built is among these: what is wrong with it shows there, and is recorded.
+        """
+        builder = MemberBuilder()
+        families: dict[tuple[object, ...], Kin] = {}
+        lonely = []
+        for trial in trials:
+            try:
+                member = builder.member(trial.node)
+            except Exception:
+                member = None
+            if member is None:
+                lonely.append(trial)
+            else:
+                families.setdefault(member.kinship, []).append((trial, member))
+        lonely += [kin[0][0] for kin in families.values() if len(kin) == 1]
+        return [kin for kin in families.values() if len(kin) > 1], lonely
+
+    def _train(self, kin: Kin, swept: Sequence[str]) -> list[Trial]:
+        """Train kin together, and write the folder of each when it has ended.
+
+        Args:
+            kin: trials and what they train.
+            swept: keys that the sweep gives different values.
+
+        Returns:
+            Trials that could not be trained together, if any.
+        """
+        first, some = kin[0]
+        device = _device(first)
+        trials = {id(member): trial for trial, member in kin}
+        recorder = None
+
+        def with_trials(members: Iterable[Member]) -> Kin:
+            return [(trials[id(member)], member) for member in members]
+
+        try:
+            recorder = Recorder(self._path, first.node, device, swept, self._take)
+            population = Population(
+                device, self._settings.max_members or most_members(some, device), self._halving
+            )
+            with progress(f"{len(kin)} trials", sum(member.max_epochs for _, member in kin)) as advance:
+
+                def after_epoch(members: int) -> None:
+                    advance(members)
+                    recorder.update(with_trials(population.members))
+
+                for left in population.train([member for _, member in kin], after_epoch):
+                    advance(sum(member.max_epochs - len(member.history) for member in left))
+                    recorder.add(with_trials(left))
+        except OSError:
+            raise
+        except Exception as error:  # as when memory does not suffice
+            log.warning("%d trials are trained one by one, for together: %s", len(kin), error)
+        finally:
+            if recorder is not None:
+                recorder.write_ended()
+        return [trial for trial, _ in kin if trial.number not in self.results]
+
+    def _take(self, trial: Trial, summary: dict[str, Any]) -> None:
+        """Take the summary of a trial that has ended."""
+        self.results[trial.number] = summary
+        if summary["error"]:
+            log.error("trial %d: %s", trial.number, summary["error"])
+
+    def _folder(self, trial: Trial) -> RunFolder:
+        return RunFolder(self._path / trial.subfolder)
+
+
+def most_members(member: Member, device: torch.device) -> int:
+    """How many like this one fit into the memory that is free."""
+    weights = sum(parameter.numel() for parameter in member.model.parameters())
+    neurons = sum(layer.out_features for layer in member.model.linear_layers)
+    rows = {part: len(member.data.part(part)[0]) for part in PARTS}
+    held_out = max(rows["val"], rows["test"])
+    features, outputs = member.data.num_features, member.data.num_outputs
+    numbers = (
+        12 * weights  # and gradients, what the optimizer keeps, copies of the best and the last epoch
+        + 4 * member.data.rows_per_step * (features + neurons)
+        + 8 * rows["train"] * outputs
+        + min(EVALUATION_ROWS, held_out) * (features + neurons)
+        + 16 * held_out * outputs
+    )
+    return max(2, min(MOST_MEMBERS, int(MEMORY_SHARE * free_bytes(device) / (4 * numbers))))
+
+
+def _of_the_task(overrides: Sequence[str]) -> list[str]:
+    """Without those of how the sweep goes about it, which may change from start to start."""
+    return [override for override in overrides if not override.startswith(("sweep=", "sweep."))]
+
+
+def _device(trial: Trial) -> torch.device:
+    return device_of(trial.node["trainer"].get("accelerator", "auto"), "trainer.accelerator")
+
+
+def _read(folder: RunFolder) -> dict[str, Any]:
+    """The summary of a trial, or that it has none."""
+    unfinished = {"status": "unfinished", "metrics": {}, "diagnosis": []}
+    try:
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return unfinished
+    return summary if isinstance(summary, dict) and unfinished.keys() <= summary.keys() else unfinished
