@@ -26,6 +26,7 @@ SWEEPS = [
     (["data=moons", "loss.positive_weight=balanced", "data.imbalance=0.4"], "loss.label_smoothing=0,0.2"),
     (["data=iris", "data.val_fraction=0", "model.hidden=[6,4]", "model.activation=tanh"], "model.init_scale=1,2"),
     (["data=moons", "model.activation=gelu", "scheduler=plateau", "scheduler.patience=0"], "optimizer.lr=0.3,3"),
+    (["data=iris", "model.backward=autograd", "optimizer=adam", "trainer.gradient_clip_val=1"], "seed=0,1"),
     (["data=moons", "callbacks=early_stopping", "callbacks.early_stopping.patience=1"], "optimizer.lr=1,30,0.1"),
 ]  # fmt: skip
 

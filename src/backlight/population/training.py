@@ -15,9 +15,8 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from backlight.backprop import equations
 from backlight.callbacks.stop_hopeless import StopHopeless
-from backlight.classifier import diverged
+from backlight.classifier import Backward, diverged
 from backlight.data.batches import EpochShuffle
 from backlight.data.module import EVALUATION_ROWS, PARTS, ClassificationData, Part
 from backlight.loss import BinaryCrossEntropy
@@ -25,6 +24,7 @@ from backlight.metrics import labels_of, probabilities
 from backlight.model import SigmoidMLP
 from backlight.population.halving import SuccessiveHalving
 from backlight.population.metrics import cheap_metrics, every_metric
+from backlight.population.networks import ByAutograd, ByEquations, StackedNetwork
 from backlight.population.optimizers import STACKED, StackedOptimizer
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
@@ -48,6 +48,7 @@ class Member:
     data: ClassificationData
     seed: int
     max_epochs: int
+    backward: Backward = "equations"
     gradient_clip_val: float | None = None
     stop_hopeless: StopHopeless | None = None
     early_stopping: EarlyStopping | None = None
@@ -70,7 +71,7 @@ class Member:
         """What all members of a population have in common."""
         sizes = [tuple(self.data.part(part)[0].shape) for part in PARTS]
         return (
-            str(self.model.architecture), self.optimizer_name, self.data.batch_size, *sizes,
+            str(self.model.architecture), self.backward, self.optimizer_name, self.data.batch_size, *sizes,
         )  # fmt: skip
 
     @property
@@ -192,6 +193,7 @@ class Population:
         self._halving = halving
         self._members: list[Member] = []
         self._task: _Task
+        self._network: StackedNetwork
         self._optimizer: StackedOptimizer
         self._best: list[Tensor] = []
         self._clip: Tensor | None = None
@@ -225,11 +227,17 @@ class Population:
     @torch.no_grad()
     def _admit(self, newcomers: list[Member]) -> None:
         """Let these train with those that are there."""
-        algorithm = STACKED[newcomers[0].optimizer_name]
+        some = newcomers[0]
+        self._network = (
+            ByEquations(some.model.activation) if some.backward == "equations" else ByAutograd(some.model)
+        )
+        algorithm = STACKED[some.optimizer_name]
         optimizer = algorithm(
             [
-                torch.stack([parameter.detach() for parameter in same]).to(self._device)
-                for same in zip(*(_parameters(member.model) for member in newcomers), strict=True)
+                torch.stack(same).to(self._device)
+                for same in zip(
+                    *(self._network.parameters_of(member.model) for member in newcomers), strict=True
+                )
             ],
             {
                 name: torch.tensor(
@@ -256,10 +264,9 @@ class Population:
     def _tell_the_start(self, newcomers: Sequence[Member], parameters: Sequence[Tensor]) -> None:
         """Give those that stop when hopeless their loss before the first step."""
         task = _Task.of(newcomers, self._device)
-        self._activation = newcomers[0].model.activation
         index = torch.arange(min(task.rows["train"], EVALUATION_ROWS), device=self._device)
         x, y = task.take("train", index.expand(len(newcomers), -1))
-        losses = task.metrics(self._logits(x, parameters), y, lambda *_: {})["loss"].tolist()
+        losses = task.metrics(self._network.logits(x, parameters), y, lambda *_: {})["loss"].tolist()
         for member, loss in zip(newcomers, losses, strict=True):
             if member.stop_hopeless is not None:
                 member.stop_hopeless.start(member.data, member.loss, loss)
@@ -308,21 +315,16 @@ class Population:
 
     def _step(self, x: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
         """Back-propagate a batch `[members, batch, ·]` and make a step; returns the logits before it."""
-        weights, biases = self._optimizer.parameters[::2], self._optimizer.parameters[1::2]
-        passed = equations.forward(x, weights, biases, self._activation)
-        error = equations.output_delta(passed.logits, targets, self._task.positive_weight)
-        deltas = equations.deltas(passed, weights, error, self._activation)
-        gradients = [gradient for layer in equations.gradients(passed, deltas) for gradient in layer]
+        logits, gradients = self._network.gradients(
+            x, targets, self._task.positive_weight, self._optimizer.parameters
+        )
         if self._clip is not None:
             squares = torch.stack([gradient.square().sum(dim=(1, 2)) for gradient in gradients])
             norm = squares.sum(dim=0).sqrt().reshape(-1, 1, 1)
             factor = (self._clip / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
             gradients = [gradient * factor for gradient in gradients]
         self._optimizer.step(gradients, lr)
-        return passed.logits
-
-    def _logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        return equations.forward(x, parameters[::2], parameters[1::2], self._activation).logits
+        return logits
 
     def _evaluate(
         self, part: Part, parameters: Sequence[Tensor], task: "_Task | None" = None
@@ -333,7 +335,8 @@ class Population:
             return {}
         index = torch.arange(task.rows[part], device=self._device).expand(len(parameters[0]), -1)
         logits = [
-            self._logits(task.take(part, some)[0], parameters) for some in index.split(EVALUATION_ROWS, dim=1)
+            self._network.logits(task.take(part, some)[0], parameters)
+            for some in index.split(EVALUATION_ROWS, dim=1)
         ]
         return task.metrics(torch.cat(logits, dim=1), task.take(part, index)[1], every_metric)
 
@@ -438,11 +441,6 @@ class _State:
                 if member.optimizer_name != "sgd":
                     kept["step"] = torch.tensor(steps)
                 member.optimizer.state[parameter] = kept
-
-
-def _parameters(model: SigmoidMLP) -> list[Tensor]:
-    """Weights `[out, in]` and biases `[1, out]`, layer by layer."""
-    return [tensor.detach() for layer in model.linear_layers for tensor in (layer.weight, layer.bias[None])]
 
 
 def _setting(optimizer: Optimizer, name: str) -> float:

@@ -48,8 +48,6 @@ class MemberBuilder:
             return None
         rows = self._rows(data, seed)
         learner = build_learner(model, loss, optimizer, scheduler, trainer, rows)
-        if learner.backward != "equations":
-            return None
         member = Member(
             learner.network,
             optimizer["name"],
@@ -59,6 +57,7 @@ class MemberBuilder:
             rows,
             seed,
             options["max_epochs"],
+            learner.backward,
             learner.gradient_clip_val,
         )
         for callback in build_callbacks(callbacks, rows):

@@ -1,0 +1,122 @@
+"""Many networks of one shape, stacked: `[members, …]` in front of everything a single one has.
+
+Parameters are given with three axes, as the optimizers want them; the middle one of a bias is 1.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional
+
+from backlight.backprop import equations
+from backlight.backprop.activations import Activation
+from backlight.model import SigmoidMLP
+
+
+class StackedNetwork(Protocol):
+    """Computes what every member computes for its own rows."""
+
+    def parameters_of(self, model: nn.Module) -> list[Tensor]:
+        """Of one member, `[…, …]` each."""
+        ...
+
+    def logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """`[members, rows, outputs]` of rows `[members, rows, features]`."""
+        ...
+
+    def gradients(
+        self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and the gradients of each member's mean BCE.
+
+        Args:
+            x: `[members, batch, features]`
+            targets: `[members, batch, outputs]`, in [0, 1].
+            positive_weight: `[members, 1, outputs]`, see `equations.binary_cross_entropy`.
+            parameters: of all members.
+        """
+        ...
+
+
+class ByEquations:
+    """A `SigmoidMLP`, with back-propagation written out.
+
+    Args:
+        activation: of its hidden layers.
+    """
+
+    def __init__(self, activation: Activation) -> None:
+        self._activation = activation
+
+    def parameters_of(self, model: nn.Module) -> list[Tensor]:
+        """Weights `[out, in]` and biases `[1, out]`, layer by layer."""
+        assert isinstance(model, SigmoidMLP)
+        return [
+            tensor.detach() for layer in model.linear_layers for tensor in (layer.weight, layer.bias[None])
+        ]
+
+    def logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """The forward half alone."""
+        return equations.forward(x, parameters[::2], parameters[1::2], self._activation).logits
+
+    def gradients(
+        self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The four equations, over all members at once."""
+        weights = parameters[::2]
+        passed = equations.forward(x, weights, parameters[1::2], self._activation)
+        error = equations.output_delta(passed.logits, targets, positive_weight)
+        deltas = equations.deltas(passed, weights, error, self._activation)
+        return passed.logits, [
+            gradient for layer in equations.gradients(passed, deltas) for gradient in layer
+        ]
+
+
+class ByAutograd:
+    """Any module of rows that has parameters only, no buffers: `torch.func` differentiates it, member by member.
+
+    Args:
+        model: one of the members; it is not changed.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+
+    def parameters_of(self, model: nn.Module) -> list[Tensor]:
+        """Each as one row `[1, entries]`: its shape is the module's own affair."""
+        return [parameter.detach().reshape(1, -1) for parameter in model.parameters()]
+
+    def logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """The module of each member."""
+        result: Tensor = vmap(self._one)(list(parameters), x)
+        return result
+
+    def gradients(
+        self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Reverse-mode differentiation of each member's loss."""
+
+        def loss(
+            own: list[Tensor], x: Tensor, targets: Tensor, weight: Tensor | None
+        ) -> tuple[Tensor, Tensor]:
+            logits = self._one(own, x)
+            return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight), logits
+
+        with torch.enable_grad():
+            differentiate = vmap(
+                grad(loss, has_aux=True), in_dims=(0, 0, 0, None if positive_weight is None else 0)
+            )
+            gradients, logits = differentiate(list(parameters), x, targets, positive_weight)
+        return logits, gradients
+
+    def _one(self, parameters: list[Tensor], x: Tensor) -> Tensor:
+        own = {
+            name: flat.reshape(shape)
+            for (name, shape), flat in zip(self._shapes.items(), parameters, strict=True)
+        }
+        result: Tensor = functional_call(self._model, own, (x,))
+        return result

@@ -1,0 +1,59 @@
+"""Stacked networks compute what each computes alone."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from backlight.backprop.activations import ACTIVATIONS
+from backlight.model import SigmoidMLP
+from backlight.population.networks import ByAutograd, ByEquations, StackedNetwork
+
+
+class OwnNetwork(nn.Module):
+    """What a user may bring: shared weights, a convolution, a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(()))
+        self.convolution = nn.Conv1d(1, 3, 3)
+        self.norm = nn.LayerNorm(12)
+        self.last = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.convolution(x[:, None] * self.scale).tanh().flatten(1)
+        logits: Tensor = self.last(self.norm(hidden)) * self.scale
+        return logits
+
+
+def networks() -> list[tuple[StackedNetwork, list[nn.Module]]]:
+    torch.manual_seed(0)
+    mlps: list[nn.Module] = [SigmoidMLP(6, [4, 3], 2, activation="tanh", seed=seed) for seed in range(3)]
+    own: list[nn.Module] = [OwnNetwork() for _ in range(3)]
+    return [(ByEquations(ACTIVATIONS["tanh"]), mlps), (ByAutograd(mlps[0]), mlps), (ByAutograd(own[0]), own)]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("network", "members"), networks(), ids=["equations", "autograd", "own"])
+def test_gradients_are_those_of_each_alone(
+    network: StackedNetwork, members: list[nn.Module], weighted: bool
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 5, 6, generator=generator)
+    targets = torch.rand(3, 5, 2, generator=generator)
+    weight = torch.tensor([[[1.0, 2.0]], [[0.5, 1.0]], [[3.0, 1.0]]]) if weighted else None
+    parameters = [
+        torch.stack(same) for same in zip(*(network.parameters_of(member) for member in members), strict=True)
+    ]
+    logits, gradients = network.gradients(x, targets, weight, parameters)
+    torch.testing.assert_close(network.logits(x, parameters), logits)
+    for index, member in enumerate(members):
+        member.zero_grad()
+        alone = member(x[index])
+        torch.testing.assert_close(logits[index], alone)
+        functional.binary_cross_entropy_with_logits(
+            alone, targets[index], pos_weight=None if weight is None else weight[index]
+        ).backward()
+        for ours, theirs in zip(gradients, member.parameters(), strict=True):
+            assert theirs.grad is not None
+            torch.testing.assert_close(ours[index].reshape(theirs.shape), theirs.grad, rtol=1e-4, atol=1e-6)
