@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +25,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from backlight.errors import BacklightError, nearest
+from backlight.imports import import_heavy
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def _command(name: str) -> None:
 
     def job(config: DictConfig) -> Any:
         try:
-            return import_module(f"backlight.{name}").run(config)
+            return import_heavy(f"backlight.{name}").run(config)
         except Exception as error:
             if wants_traceback:
                 raise

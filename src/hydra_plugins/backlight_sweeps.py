@@ -14,6 +14,7 @@ from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
 from backlight.errors import BacklightError
+from backlight.imports import import_heavy
 
 
 def _is_ours(config: DictConfig | None) -> bool:
@@ -34,15 +35,13 @@ class PopulationLauncher(BasicLauncher):
         if not _is_ours(self.config):
             others: Sequence[JobReturn] = super().launch(job_overrides, initial_job_idx)
             return others
-        from backlight.sweep.launch import Sweep
-
         if self._sweep is None:
             assert self.task_function is not None
             basic = BasicLauncher()
             basic.setup(
                 hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
             )
-            self._sweep = Sweep(
+            self._sweep = import_heavy("backlight.sweep.launch").Sweep(
                 self.hydra_context.config_loader,
                 self.config,
                 alone=lambda overrides, number: basic.launch([overrides], number),
