@@ -86,6 +86,11 @@ def diagnose() -> None:
     _command("diagnose")
 
 
+def treat() -> None:
+    """`python scripts/treat.py`: see `backlight.treat`."""
+    _command("treat")
+
+
 def report() -> None:
     """`python scripts/report.py`: see `backlight.report`."""
     # To Hydra `sweep=` chooses from the group of that name.

@@ -100,6 +100,18 @@ def run(config: DictConfig) -> Diagnosis:
     return build(diagnose, plain(config), "")
 
 
+def diagnosis_of(folder: RunFolder) -> Diagnosis:
+    """The diagnosis of a run, finished or not.
+
+    Raises:
+        BacklightError: it cannot be read.
+    """
+    stored = plain(folder.read_config())
+    data = build_data(stored["data"], run_seed=stored["seed"])
+    data.setup()
+    return Diagnosis.of(stored, Evidence.of(folder, _error(folder)), data)
+
+
 def diagnose(*, run: str) -> Diagnosis:
     """Examine a run, finished or not.
 
@@ -109,11 +121,7 @@ def diagnose(*, run: str) -> Diagnosis:
     Raises:
         BacklightError: it cannot be read.
     """
-    folder = RunFolder(run)
-    stored = plain(folder.read_config())
-    data = build_data(stored["data"], run_seed=stored["seed"])
-    data.setup()
-    diagnosis = Diagnosis.of(stored, Evidence.of(folder, _error(folder)), data)
+    diagnosis = diagnosis_of(RunFolder(run))
     console = get_console()
     console.print(diagnosis.verdict, highlight=False, soft_wrap=True, markup=False)
     for finding in diagnosis.findings:

@@ -15,7 +15,14 @@ from backlight.backprop.trace import trace
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build
 from backlight.data.module import PARTS, ClassificationData
-from backlight.diagnosis.measure import best_step, constant_loss, data_state, layer_states, perfect_loss
+from backlight.diagnosis.measure import (
+    batch_signal,
+    best_step,
+    constant_loss,
+    data_state,
+    layer_states,
+    perfect_loss,
+)
 from backlight.diagnosis.observations import DataState, Floats, Observations, Settings
 from backlight.errors import BacklightError
 from backlight.metrics import labels_of
@@ -87,6 +94,7 @@ def examine(config: Node, evidence: Evidence, data: ClassificationData) -> Obser
             activation=config["model"]["activation"],
             hidden=config["model"]["hidden"],
             max_epochs=config["trainer"]["max_epochs"],
+            batch_size=data.rows_per_step,
             standardizes=data.standardize,
         ),
         series,
@@ -97,6 +105,7 @@ def examine(config: Node, evidence: Evidence, data: ClassificationData) -> Obser
         layer_states(before, started),
         layer_states(after, ended),
         *best_step(ended, after, x, y, loss.positive_weight, _rates(config["optimizer"], series)),
+        batch_signal(after, data.rows_per_step),
         _data_state(data),
         evidence.error,
     )

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from backlight.backprop.contributions import contributions
 from backlight.backprop.equations import binary_cross_entropy, forward
 from backlight.backprop.trace import LayerTrace, Trace
-from backlight.diagnosis.observations import DataState, Floats, LayerState
+from backlight.diagnosis.observations import DataState, Floats, LayerState, Neighbourhoods
 from backlight.model import SigmoidMLP
 
 ROWS_AT_ONCE = 8192
+MOST_NEIGHBOURHOOD_ROWS = 2000
+NEIGHBOURS = 20
 STEP_LENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5, 1e6)
 
 
@@ -96,8 +98,12 @@ def data_state(
         feature_names: of the columns.
         class_shares: `[classes]` of the training rows.
     """
-    x = parts["train"][0]
-    known, counts = np.unique(row_keys(*parts["train"]), return_counts=True)
+    x, y = parts["train"]
+    known, counts = np.unique(row_keys(x, y), return_counts=True)
+    # Rows with a continuous feature do not come twice by chance.
+    is_continuous = (
+        max(len(column.unique()) for column in x[:ROWS_AT_ONCE].T) > min(len(known), ROWS_AT_ONCE) / 2
+    )
     repeated = {}
     for name, part in parts.items():
         if name != "train":
@@ -108,9 +114,61 @@ def data_state(
         feature_names,
         _numbers(x.mean(dim=0)),
         _numbers(x.std(dim=0, correction=0)),
-        float(counts[counts > 1].sum() / counts.sum()),
+        0.0 if is_continuous else float(counts[counts > 1].sum() / counts.sum()),
         repeated,
+        neighbourhoods(x, y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0].long()),
+        {name: len(part[0]) for name, part in parts.items()},
     )
+
+
+def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
+    """What the neighbours of rows say of their labels.
+
+    The label of a row is compared with those of its ten nearest others (Cover & Hart 1967), features brought to
+    one scale. For the noise, the third of the rows whose nearest ten agree best is taken, and how many
+    of the *next* ten have another label is counted: these were not chosen for agreeing. Classes
+    that overlap disagree near their border only; labels that are wrong disagree everywhere.
+
+    Args:
+        x: `[rows, features]`, of which at most 2,000 are looked at.
+        y: `[rows]` int64, the class of each.
+    """
+    if len(x) < 3 * (NEIGHBOURS + 1):
+        return None
+    chosen = torch.linspace(0, len(x) - 1, min(len(x), MOST_NEIGHBOURHOOD_ROWS)).long()
+    x, y = x[chosen].double(), y[chosen]
+    spread = x.std(dim=0, correction=0)
+    x = (x / torch.where(spread > 0, spread, 1)).float()
+    distance = torch.cdist(x, x).fill_diagonal_(math.inf)
+    labels = y[distance.topk(NEIGHBOURS, largest=False).indices]
+    classes = int(y.max()) + 1
+    half = NEIGHBOURS // 2
+    agreed, winner = nn.functional.one_hot(labels[:, :half], classes).sum(dim=1).max(dim=1)
+    attainable = (winner == y).double().mean()
+    purest = agreed.topk(max(1, len(y) // 3)).indices
+    differs = (labels[purest, half:] != winner[purest, None]).double().mean()
+    return Neighbourhoods(float(attainable), float(differs))
+
+
+def batch_signal(record: Trace, batch_size: int) -> float:
+    """The squared norm of a gradient over the variance of a batch's estimate of it.
+
+    `b·‖E g‖² / (E‖g‖² − ‖E g‖²)` over all weights and biases: the inverse of the simple noise scale, in
+    batches (McCandlish et al. 2018, arXiv:1812.06162). Infinite where all rows agree.
+
+    Args:
+        record: of one pass over many rows.
+        batch_size: b, rows of a batch.
+    """
+    signal = power = 0.0
+    for layer in record.layers:
+        rows = len(layer.delta)
+        squares = layer.weight_gradient.double().square().sum() + layer.bias_gradient.double().square().sum()
+        signal += float(squares)
+        inputs = 1 + layer.input.double().square().sum(dim=-1)
+        power += float(rows * (layer.delta.double().square().sum(dim=-1) * inputs).sum())
+    noise = power - signal
+    return batch_size * signal / noise if noise > 0 else math.inf
 
 
 def row_keys(x: Tensor, y: Tensor) -> NDArray[np.int64]:

@@ -31,6 +31,19 @@ class LayerState:
 
 
 @dataclass(frozen=True)
+class Neighbourhoods:
+    """What the nearest neighbours of training rows say of their labels.
+
+    Attributes:
+        attainable: share of rows whose label is that of most of their neighbours: an accuracy that can be had.
+        noise: share of labels that differ from the others where these agree best: those that no network can know.
+    """
+
+    attainable: float
+    noise: float
+
+
+@dataclass(frozen=True)
 class DataState:
     """The training rows and their neighbours in the other parts.
 
@@ -39,8 +52,11 @@ class DataState:
         feature_names: of the columns of x.
         feature_means: `[features]` over the training rows, as the network sees them.
         feature_deviations: `[features]`
-        repeated: share of the training rows that occur more than once among them, labels and all.
+        repeated: share of the training rows that occur more than once among them, labels and all, by chance:
+            0 where a feature is continuous.
         repeated_in: per part held out, how many of its rows are also training rows, and their share.
+        neighbourhoods: None of too few rows.
+        rows: of each part, how many.
     """
 
     class_shares: Floats
@@ -49,6 +65,8 @@ class DataState:
     feature_deviations: Floats
     repeated: float = 0.0
     repeated_in: dict[str, tuple[int, float]] = field(default_factory=dict)
+    neighbourhoods: Neighbourhoods | None = None
+    rows: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +85,7 @@ class Settings:
     activation: str
     hidden: list[int]
     max_epochs: int
+    batch_size: int
     standardizes: bool
 
 
@@ -85,6 +104,7 @@ class Observations:
         end: every layer after the last epoch that left a checkpoint.
         longer_step: of how many learning rates a good step along the last gradient is, 0 if none helps.
         longer_step_gain: by how much that step would lower the loss.
+        batch_signal: of the last gradient, its squared norm over the variance that a batch's estimate of it has.
         data: the rows.
         error: how the run failed, or None.
     """
@@ -99,6 +119,7 @@ class Observations:
     end: list[LayerState]
     longer_step: float
     longer_step_gain: float
+    batch_signal: float
     data: DataState
     error: str | None = None
 
@@ -106,6 +127,11 @@ class Observations:
         """`[epochs]`; empty where the part has no rows."""
         values = self.series.get(f"{part}/loss", np.empty(0))
         return values[np.isfinite(values)]
+
+    def last(self, metric: str) -> float:
+        """The last value of an epoch metric; NaN where there is none."""
+        values = self.series.get(metric, np.empty(0))
+        return float(values[-1]) if len(values) else float("nan")
 
     def progress(self, part: Literal["train", "val"] = "train") -> float:
         """How far the loss came from the best constant prediction (0) to perfect ones (1); below 0 if it went up.

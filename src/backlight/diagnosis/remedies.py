@@ -34,9 +34,14 @@ def remedies(finding: Finding, seen: Observations) -> list[Remedy]:
     ]
 
 
+USUAL_RATE = {"sgd": 0.1, "adam": 0.01, "adamw": 0.01, "rmsprop": 0.01, "lbfgs": 1.0}
+"""Of each optimizer in `conf/optimizer`: beyond ten times of it, one tenth is no cure."""
+
+
 def _lower_rate(seen: Observations) -> Remedy:
+    lr = min(seen.settings.lr / 10, USUAL_RATE[seen.settings.optimizer])
     return Remedy(
-        f"optimizer.lr={_round(seen.settings.lr / 10)}",
+        f"optimizer.lr={_round(lr)}",
         "A shorter step stays where the gradient still says the truth.",
         "Bengio 2012, arXiv:1206.5533",
     )
@@ -130,6 +135,14 @@ SMALL_BATCHES = Remedy(
 )
 
 
+def _larger_batches(seen: Observations) -> Remedy:
+    return Remedy(
+        f"data.batch_size={max(32, 8 * seen.settings.batch_size)}",
+        "The mean over more rows shows better where the gradient points.",
+        "McCandlish et al. 2018, arXiv:1812.06162",
+    )
+
+
 def _wider(seen: Observations) -> Remedy:
     wide = max(20, 4 * max(seen.settings.hidden))
     return Remedy(
@@ -169,6 +182,18 @@ BALANCE = Remedy(
     "King & Zeng 2001",
 )
 
+SMOOTH = Remedy(
+    "loss.label_smoothing=0.2",
+    "Softer targets give a wrong label less to pull with.",
+    "Lukasik et al. 2020, arXiv:2003.02819",
+)
+
+CHECK_LABELS = Remedy(
+    "",
+    "Look at the rows whose neighbours disagree with them, and mend their labels.",
+    "Northcutt, Jiang & Chuang 2021, arXiv:1911.00068",
+)
+
 SEPARATE = Remedy(
     "",
     "Remove repeated rows from the data before it is split; no setting can.",
@@ -186,6 +211,28 @@ def _against_vanishing(seen: Observations) -> list[Remedy]:
 
 def _against_low_rate(seen: Observations) -> list[Remedy]:
     return [_higher_rate(seen), SMALL_BATCHES, ADAM, _longer(seen)]
+
+
+def _against_underfitting(seen: Observations) -> list[Remedy]:
+    return [_more_neurons(seen), ADAM, _deeper(seen), _longer(seen)]
+
+
+def _more_neurons(seen: Observations) -> Remedy:
+    hidden = [max(32, 4 * width) for width in seen.settings.hidden]
+    return Remedy(
+        f"model.hidden=[{','.join(map(str, hidden))}]",
+        "More neurons can draw the border between the classes in more places.",
+        "Cybenko 1989; Goodfellow, Bengio & Courville 2016, section 5.2",
+    )
+
+
+def _deeper(seen: Observations) -> Remedy:
+    width = max(32, *seen.settings.hidden)
+    return Remedy(
+        f"model.hidden=[{width},{width}] model.init=xavier",
+        "A second layer combines what the first has found.",
+        "Montúfar et al. 2014, arXiv:1402.1869",
+    )
 
 
 def _against_bad_scale(seen: Observations) -> list[Remedy]:
@@ -207,6 +254,9 @@ REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "base_rate": _against_saddles,
     "leakage": lambda seen: [SEPARATE],
     "class_imbalance": lambda seen: [BALANCE],
+    "batch_too_small": lambda seen: [_larger_batches(seen), _lower_rate(seen)],
+    "underfitting": _against_underfitting,
+    "label_noise": lambda seen: [CHECK_LABELS, SMOOTH, STOP_EARLY],
     "overfitting": lambda seen: [STOP_EARLY, DECAY],
 }
 

@@ -4,6 +4,7 @@ Each returns a finding or None. `SYMPTOMS` lists them causes first: where severa
 names the main one. Every threshold stands beside its reason.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,6 +22,23 @@ gains k/2n nats (Akaike 1974): 61 parameters on 1,000 rows gain 0.04 of the 0.69
 LEARNED = 0.5
 """Progress from which on a network has learned: what is unusual inside it did not keep it from that."""
 
+TELLING = 0.1
+"""By how much neighbours must know the class better than its share does, for their accuracy to be a measure."""
+
+NEAR = 0.05
+"""Of an accuracy: what two of them may differ by on a few hundred rows, where each has a standard error of about 0.02."""
+
+BELOW = 0.07
+"""Of an accuracy beside that of the neighbours: beyond NEAR."""
+
+NOISY = 0.18
+"""Share of labels that neighbours contradict where they agree best: up to 0.17 in clean sets with narrow classes or many
+dimensions, 0.2 and more with a fifth of the labels wrong (calibration set)."""
+
+DROWNED, FEW = 0.5, 16
+"""Of a batch's gradient, its square over its variance: the noise is well above the signal. And the rows of such a batch:
+32 are the usual number, and seldom too few (Masters & Luschi 2018, arXiv:1804.07612)."""
+
 STILL_FALLING = 0.1
 """Share of the whole fall that falls in the last fifth of the epochs. A straight line has 0.2, an
 exponential that has settled (5 time constants) 0.01; 0.1 is that of one with 1.5 time constants behind it."""
@@ -33,8 +51,9 @@ VANISHED = 1e-3
 """RMS delta of the first layer over that of the last. With σ' ≤ 1/4 and PyTorch's weights one layer leaves
 about 0.14 and the last step to one output 0.05, so three hidden layers come to it."""
 
-EXPLODED = 1e2
-"""The same ratio upwards: first-layer steps a hundred times those of the output layer fit no common rate."""
+EXPLODED = 12.0
+"""The same ratio upwards. Healthy networks start with 0.35 and less and end with 11 and less (calibration set); more, and
+first-layer steps are so much longer than those of the output layer that no common rate fits."""
 
 SATURATED_SHARE = 0.5
 """Of a layer's slopes: more than half of the error is then cut to a fifth or less in this layer alone."""
@@ -49,9 +68,14 @@ FLAT = 0.01
 """Change of the loss, relative to the base-rate loss, that is no change: a fifth of HARDLY_LEARNED, and a fiftieth of
 what a run that has learned moved by."""
 
-RISE = 0.1
+SETTLED = 0.05
+"""Fall of the loss over the last fifth of the epochs, relative to the base-rate loss: at that pace, as many epochs again
+would gain a quarter of what is there to gain."""
+
+RISE, RISE_ROWS = 0.1, 150
 """Rise of the validation loss from its lowest value, relative to the base-rate loss. The mean of 150 rows has a
-standard error of about 0.06 of it; both values are of the same rows, so chance moves their difference by less."""
+standard error of about 0.06 of it; both values are of the same rows, so chance moves their difference by less. Of
+fewer rows, by the root of their number more."""
 
 UNEVEN = 100.0
 """Largest over smallest standard deviation of the features: gradient descent then needs about its square
@@ -71,8 +95,13 @@ rows of few discrete features do; and their least number: iris itself holds one 
 CONSTANT_SHARE = 0.1
 """Of the features: digits has a few pixels that are never written on, which does no harm."""
 
-JUMP = 0.15
-"""Mean change of the loss from one epoch to the next, relative to the loss, of a run that jumps about."""
+JUMP, VAL_JUMP = 0.035, 0.045
+"""Mean change of the loss from one epoch to the next, relative to the base-rate loss, of a run that jumps about: up to
+0.014 in healthy runs whose loss turns, 0.038 and more at too high a rate (calibration set). That of the validation rows,
+which are fewer, jumps up to 0.044."""
+
+TURNS = 0.3
+"""Share of the changes that undo the one before: a loss that falls has none, a random walk a half."""
 
 RISEN = 1.1
 """Final loss over the base-rate loss: worse than knowing nothing, by more than the noise of one epoch."""
@@ -135,21 +164,27 @@ def diverging(seen: Observations) -> Finding | None:
 
 def oscillating(seen: Observations) -> Finding | None:
     """The loss jumps up and down from epoch to epoch instead of falling."""
-    loss = seen.loss("train")
-    late = loss[len(loss) // 2 :]
-    if len(late) < 4:
+    jump = _jump(seen, "train")
+    if jump < JUMP or batch_too_small(seen) is not None:
         return None
-    change = np.diff(late)
-    turns = float(np.mean(change[1:] * change[:-1] < 0))
-    jump = float(np.mean(np.abs(change)) / late.mean())
-    # Near 0 a relative jump means nothing.
-    if turns < 0.5 or jump < JUMP or late.mean() < 0.1 * seen.base_loss:
+    return Finding("oscillating", _by_progress(seen), _halfway(seen), {"mean_jump_over_base_rate_loss": jump})
+
+
+def batch_too_small(seen: Observations) -> Finding | None:
+    """The loss jumps up and down because the few rows of a batch hardly show where the gradient points."""
+    jumps = {part: _jump(seen, part) for part in ("train", "val")}
+    if seen.batch_signal >= DROWNED or seen.settings.batch_size >= FEW:
+        return None
+    if not (jumps["train"] >= JUMP or jumps["val"] >= VAL_JUMP):
         return None
     return Finding(
-        "oscillating",
-        "serious",
-        (len(loss) // 2) * seen.steps_per_epoch,
-        {"share_of_turns": turns, "mean_relative_jump": jump},
+        "batch_too_small",
+        _by_progress(seen),
+        _halfway(seen),
+        {
+            "signal_over_noise_of_a_batch": seen.batch_signal,
+            **{f"mean_jump_of_{part}_loss_over_base_rate_loss": jump for part, jump in jumps.items()},
+        },
     )
 
 
@@ -191,9 +226,13 @@ def dead_units(seen: Observations) -> Finding | None:
 
 def saturated_neurons(seen: Observations) -> Finding | None:
     """Slopes near 0 cut the error off, in a network that has not learned."""
-    if seen.progress() >= LEARNED or seen.settings.activation not in ("sigmoid", "tanh"):
+    if _has_learned(seen) or seen.settings.activation not in ("sigmoid", "tanh"):
         return None
-    for step, moment in ((0, seen.start), (_last_step(seen), seen.end)):
+    moments = [(0, seen.start)]
+    # Networks that have learned something saturate as they become sure of it.
+    if seen.progress() < HARDLY_LEARNED:
+        moments.append((_last_step(seen), seen.end))
+    for step, moment in moments:
         for layer in moment[:-1]:
             share = float(layer.saturation.mean())
             if share > SATURATED_SHARE:
@@ -210,7 +249,7 @@ def saturated_neurons(seen: Observations) -> Finding | None:
 
 def vanishing_gradient(seen: Observations) -> Finding | None:
     """Hardly any error reaches the first layer of a network that has not learned."""
-    if seen.progress() >= LEARNED:
+    if _has_learned(seen):
         return None
     for step, moment in ((0, seen.start), (_last_step(seen), seen.end)):
         ratio = _first_over_last(moment)
@@ -227,7 +266,7 @@ def vanishing_gradient(seen: Observations) -> Finding | None:
 
 def exploding_gradient(seen: Observations) -> Finding | None:
     """The error grows from layer to layer on its way back."""
-    if seen.progress() >= LEARNED:
+    if _has_learned(seen):
         return None
     for step, moment in ((0, seen.start), (_last_step(seen), seen.end)):
         ratio = _first_over_last(moment)
@@ -300,7 +339,9 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
 def plateau(seen: Observations) -> Finding | None:
     """The loss has stopped far from its floor: a saddle or a local minimum, as XOR has (Rumelhart et al. 1986)."""
     loss = seen.loss("train")
-    if len(loss) < 10 or seen.progress() >= LEARNED or learning_rate_too_low(seen) is not None:
+    if len(loss) < 10 or _has_learned(seen) or learning_rate_too_low(seen) is not None:
+        return None
+    if underfitting(seen) is not None:
         return None
     late = loss[len(loss) // 2 :]
     change = float(late.max() - late.min()) / seen.base_loss
@@ -317,12 +358,12 @@ def plateau(seen: Observations) -> Finding | None:
 def class_imbalance(seen: Observations) -> Finding | None:
     """A class is so rare that accuracy looks well although it is missed."""
     shares = seen.data.class_shares
-    accuracy, balanced = (_last(seen, f"val/{name}") for name in ("accuracy", "balanced_accuracy"))
-    if shares.min() * len(shares) / 2 > RARE or not accuracy - balanced > 0.1:
+    accuracy, balanced = (seen.last(f"val/{name}") for name in ("accuracy", "balanced_accuracy"))
+    if not _has_rare_class(seen) or not accuracy - balanced > 0.1:
         return None
     return Finding(
         "class_imbalance",
-        "serious",
+        _by_progress(seen),
         0,
         {"rarest_class_share": float(shares.min()), "accuracy": accuracy, "balanced_accuracy": balanced},
     )
@@ -335,13 +376,55 @@ def overfitting(seen: Observations) -> Finding | None:
         return None
     lowest = int(val.argmin())
     rise = float(val[-1] - val[lowest]) / seen.base_loss
-    if rise < RISE or train[-1] >= train[lowest]:
+    if rise < RISE * math.sqrt(max(1, RISE_ROWS / seen.data.rows["val"])) or train[-1] >= train[lowest]:
         return None
     return Finding(
         "overfitting",
         "serious" if rise > 3 * RISE else "warning",
         (lowest + 1) * seen.steps_per_epoch,
         {"val_loss": float(val[-1]), "lowest_val_loss": float(val[lowest]), "train_loss": float(train[-1])},
+    )
+
+
+def underfitting(seen: Observations) -> Finding | None:
+    """The loss has settled where the network fits its own training rows worse than their neighbours would."""
+    nearby, train = seen.data.neighbourhoods, seen.loss("train")
+    if nearby is None or len(train) < 10 or not seen.progress() >= HARDLY_LEARNED:
+        return None
+    missing = nearby.attainable - max(seen.last("train/accuracy"), np.nan_to_num(seen.last("val/accuracy")))
+    gap = (seen.last("val/loss") - train[-1]) / seen.base_loss
+    if not missing >= BELOW or gap >= 2 * RISE or _late_fall(seen) / seen.base_loss > SETTLED:
+        return None
+    if oscillating(seen) is not None or batch_too_small(seen) is not None:
+        return None
+    if _has_rare_class(seen):  # accuracy is the wrong measure then
+        return None
+    return Finding(
+        "underfitting",
+        "serious",
+        _halfway(seen),
+        {
+            "train_accuracy": seen.last("train/accuracy"),
+            "accuracy_of_the_neighbours": nearby.attainable,
+            "hidden_neurons": float(sum(seen.settings.hidden)),
+        },
+    )
+
+
+def label_noise(seen: Observations) -> Finding | None:
+    """Rows carry other labels than their neighbours even where these agree best, so that nobody can know them."""
+    nearby = seen.data.neighbourhoods
+    # A network that knows better shows that only the neighbours are lost, as among many features.
+    accuracy = np.nanmax(
+        [seen.last("val/accuracy"), seen.last("train/accuracy") if not _holds_out(seen) else np.nan, 0]
+    )
+    if nearby is None or nearby.noise < NOISY or accuracy > 1 - nearby.noise / 2:
+        return None
+    return Finding(
+        "label_noise",
+        "warning",
+        0,
+        {"share_of_contradicted_labels": nearby.noise, "accuracy_of_the_neighbours": nearby.attainable},
     )
 
 
@@ -364,16 +447,19 @@ SYMPTOMS: dict[str, Symptom] = {
         symmetric_neurons,
         unscaled_features,
         exploding_gradient,
+        dead_units,
         diverging,
         oscillating,
-        dead_units,
+        batch_too_small,
         saturated_neurons,
         vanishing_gradient,
         learning_rate_too_low,
+        class_imbalance,
         plateau,
         leakage,
-        class_imbalance,
+        underfitting,
         overfitting,
+        label_noise,
         base_rate,
     )
 }
@@ -391,9 +477,38 @@ def explanation(finding: Finding) -> str:
     return " ".join((SYMPTOMS[finding.symptom].__doc__ or "").split())
 
 
-def _last(seen: Observations, metric: str) -> float:
-    values = seen.series.get(metric, np.empty(0))
-    return float(values[-1]) if len(values) else float("nan")
+def _has_learned(seen: Observations) -> bool:
+    """Whether the loss, or the accuracy beside that of the neighbours, says so."""
+    if seen.progress() >= LEARNED:
+        return True
+    nearby = seen.data.neighbourhoods
+    if nearby is None or not seen.progress() >= HARDLY_LEARNED:
+        return False
+    if nearby.attainable - seen.data.class_shares.max() < TELLING:
+        return False
+    return seen.last("train/accuracy") >= nearby.attainable - NEAR
+
+
+def _jump(seen: Observations, part: Literal["train", "val"]) -> float:
+    """The mean change of the loss in the second half of the epochs, over the base-rate loss; 0 if it does not turn."""
+    loss = seen.loss(part)
+    change = np.diff(loss[len(loss) // 2 :])
+    if len(change) < 3 or np.mean(change[1:] * change[:-1] < 0) < TURNS:
+        return 0.0
+    return float(np.mean(np.abs(change)) / seen.base_loss)
+
+
+def _has_rare_class(seen: Observations) -> bool:
+    shares = seen.data.class_shares
+    return bool(shares.min() * len(shares) / 2 <= RARE)
+
+
+def _holds_out(seen: Observations) -> bool:
+    return len(seen.loss("val")) > 0
+
+
+def _halfway(seen: Observations) -> int:
+    return len(seen.loss("train")) // 2 * seen.steps_per_epoch
 
 
 def _last_step(seen: Observations) -> int:
@@ -413,7 +528,13 @@ def _late_share(seen: Observations) -> float:
     """The share of the loss's whole fall that falls in the last fifth of the epochs."""
     loss = seen.loss("train")
     whole = loss[0] - loss[-1]
-    return float((loss[len(loss) - 1 - len(loss) // 5] - loss[-1]) / whole) if whole > 0 else 0.0
+    return float(_late_fall(seen) / whole) if whole > 0 else 0.0
+
+
+def _late_fall(seen: Observations) -> float:
+    """By how much the loss fell in the last fifth of the epochs."""
+    loss = seen.loss("train")
+    return float(loss[len(loss) - 1 - len(loss) // 5] - loss[-1])
 
 
 def _copies(layer: LayerState) -> list[int]:

@@ -27,6 +27,7 @@ class Sweep:
         master: config of the sweep.
         alone: trains one trial as a single run, given its overrides and number.
         failed: is called if any trial failed.
+        smallest: population; see `TrialRunner`.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Sweep:
         master: DictConfig,
         alone: Alone,
         failed: Callable[[], None],
+        smallest: int = 2,
     ) -> None:
         self._composer = Composer(loader, master)
         self._path = Path(master.hydra.sweep.dir)
         self._alone = alone
         self._failed = failed
+        self._smallest = smallest
         self._trials: list[Trial] = []
         self._runner: TrialRunner | None = None
         self._board: Leaderboard | None = None
@@ -80,7 +83,7 @@ class Sweep:
 
     def _run(self, trials: Sequence[Trial], settings: Settings) -> Summaries:
         if self._runner is None:
-            self._runner = TrialRunner(self._path, settings, self._alone)
+            self._runner = TrialRunner(self._path, settings, self._alone, self._smallest)
         missing = self._runner.missing(trials)
         if len(missing) < len(trials):
             _say(f"{len(trials) - len(missing)} of {len(trials)} trials are there already")

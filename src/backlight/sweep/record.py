@@ -250,6 +250,9 @@ def _checkpoint_of(node: Node) -> dict[str, Any]:
     """What Lightning writes after one epoch of this config: the frame of every member's checkpoint."""
     short = {**node, "callbacks": {}, "trainer": {**node["trainer"], "max_epochs": 1}}
     short["scheduler"] = {"name": "constant"}
+    # Nothing of the numbers is kept, and none may fail.
+    short["optimizer"] = {**node["optimizer"], "lr": 1e-9}
+    short["model"] = {**node["model"], "init": "default", "init_scale": 1.0}
     with tempfile.TemporaryDirectory() as path:
         folder = RunFolder(path)
         experiment = assemble(short, folder)

@@ -40,9 +40,11 @@ class TrialRunner:
         path: the sweep folder.
         settings: of the sweep.
         alone: trains one trial as a single run, given its overrides and number.
+        smallest: population: fewer trials of a kind are trained alone, and show more in TensorBoard.
     """
 
-    def __init__(self, path: Path, settings: Settings, alone: Alone) -> None:
+    def __init__(self, path: Path, settings: Settings, alone: Alone, smallest: int = 2) -> None:
+        self._smallest = smallest
         self._path = path
         self._settings = settings
         self._alone = alone
@@ -127,8 +129,9 @@ class TrialRunner:
                 lonely.append(trial)
             else:
                 families.setdefault(member.kinship, []).append((trial, member))
-        lonely += [kin[0][0] for kin in families.values() if len(kin) == 1]
-        return [kin for kin in families.values() if len(kin) > 1], lonely
+        small = [kin for kin in families.values() if len(kin) < self._smallest]
+        lonely += [trial for kin in small for trial, _ in kin]
+        return [kin for kin in families.values() if len(kin) >= self._smallest], lonely
 
     def _train(self, kin: Kin, swept: Sequence[str]) -> list[Trial]:
         """Train kin together, and write the folder of each when it has ended.

@@ -1,0 +1,200 @@
+"""Entry point: try remedies on a sick run, and keep what helps."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+from rich import get_console
+
+from backlight import train
+from backlight.config import build, plain
+from backlight.diagnose import Diagnosis, diagnosis_of
+from backlight.errors import BacklightError
+from backlight.examination import read_series
+from backlight.ranges import Count
+from backlight.recipe import Recipe
+from backlight.run_folder import RunFolder
+from backlight.sweep.launch import Sweep
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 4  # remedies of one round: the likeliest come first
+HELPS = 0.01  # by how much, relative, a loss must be lower
+SEVERITY = {"fatal": 3, "serious": 2, "warning": 1}
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A run, what ails it and how well it does."""
+
+    folder: RunFolder
+    recipe: Recipe
+    diagnosis: Diagnosis
+    loss: float
+    """Of the validation rows, or of the training rows where there are none; infinite of a run that failed."""
+
+    @classmethod
+    def of(cls, folder: RunFolder, recipe: Recipe | None = None) -> "Patient":
+        """The run of this folder.
+
+        Raises:
+            BacklightError: it cannot be read.
+        """
+        diagnosis = diagnosis_of(folder)
+        series = read_series(folder.metrics)
+        losses = series.get("val/loss", series.get("train/loss"))
+        failed = diagnosis.seen.error is not None or losses is None or not len(losses)
+        loss = math.inf if failed else float(losses[-1])  # type: ignore[index]  # not None
+        return cls(folder, recipe or Recipe.of(folder), diagnosis, loss)
+
+    @property
+    def is_healthy(self) -> bool:
+        return not self.diagnosis.findings
+
+    @property
+    def illness(self) -> tuple[int, float]:
+        """What to bring down: how bad the main symptom is, and among equals the loss."""
+        findings = self.diagnosis.findings
+        return SEVERITY[findings[0].severity] if findings else 0, self.loss
+
+    @property
+    def verdict(self) -> str:
+        names = [finding.symptom.replace("_", " ") for finding in self.diagnosis.findings]
+        return ", ".join(names) or "healthy"
+
+    def is_better_than(self, other: "Patient") -> bool:
+        """By more than chance."""
+        (severity, loss), (before, loss_before) = self.illness, other.illness
+        return severity < before or (severity == before and loss < loss_before * (1 - HELPS))
+
+    def remedies(self) -> list[str]:
+        """Overrides that may help, those against the main finding first."""
+        seen = self.diagnosis.seen
+        anything = replace(
+            seen, settings=replace(seen.settings, switchable=True)
+        )  # a recipe can be said anew
+        diagnosis = Diagnosis(self.diagnosis.findings, anything)
+        found = [remedy.overrides for finding in diagnosis.findings for remedy in diagnosis.against(finding)]
+        return list(dict.fromkeys(overrides for overrides in found if overrides))
+
+
+def run(config: DictConfig) -> Patient:
+    """Treat the run that `conf/treat.yaml` names.
+
+    Raises:
+        BacklightError: the user can mend it.
+    """
+    return build(treat, plain(config), "")
+
+
+def treat(*, run: str, folder: str, max_attempts: Count) -> Patient:
+    """Train a run again with what may help, until it is healthy or nothing is left to try; returns the best.
+
+    Args:
+        run: its run folder.
+        folder: for the attempts, each a run folder.
+        max_attempts: trainings in all.
+
+    Raises:
+        BacklightError: the run cannot be read.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return treated(Patient.of(RunFolder(run)), Clinic(Path(folder)), max_attempts)
+
+
+def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
+    """Treat a run, and print how it goes; returns the best of all.
+
+    In each round the likeliest remedies are tried on the best run so far, and the one that helps most is kept.
+    """
+    best, kept, tried, attempts = sick, list[str](), set[str](), 0
+    _say(f"{'run':13}{best.folder.shown}", f"{'before':13}{_state(best)}")
+    while not best.is_healthy and attempts < max_attempts:
+        remedies = [overrides for overrides in best.remedies() if overrides not in tried]
+        remedies = remedies[: min(AT_ONCE, max_attempts - attempts)]
+        if not remedies:
+            break
+        attempts += len(remedies)
+        tried.update(remedies)
+        patients = clinic.train([best.recipe.changed(overrides, clinic.loader) for overrides in remedies])
+        for overrides, patient in zip(remedies, patients, strict=True):
+            _say(f"{'tried':13}{overrides}", f"{'':13}{_state(patient)}")
+        first = min(range(len(patients)), key=lambda index: patients[index].illness)
+        if patients[first].is_better_than(best):
+            best = patients[first]
+            kept.append(remedies[first])
+            tried = set()
+            _say(f"{'kept':13}{kept[-1]}")
+    outcome = "healthy" if best.is_healthy else "better, not healthy" if kept else "no remedy helped"
+    _say(f"{'outcome':13}{outcome} after {attempts} trainings", f"{'before':13}{_state(sick)}")
+    if kept:
+        _say(
+            f"{'after':13}{_state(best)}",
+            f"{'changed':13}{' '.join(kept)}",
+            f"{'run folder':13}{best.folder.shown}",
+            f"{'command':13}{best.recipe.command}",
+        )
+    return best
+
+
+class Clinic:
+    """Trains runs, those together that can be.
+
+    Args:
+        path: below which each round has a sweep folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rounds = 0
+        self.loader = GlobalHydra.instance().config_loader()
+
+    def train(self, recipes: Sequence[Recipe]) -> list[Patient]:
+        """Train these recipes, and look at what came of them."""
+        folders = self.launch([recipe.overrides for recipe in recipes])
+        return [Patient.of(folder, recipe) for folder, recipe in zip(folders, recipes, strict=True)]
+
+    def launch(self, overrides: Sequence[Sequence[str]]) -> list[RunFolder]:
+        """Train runs with these overrides; returns their folders."""
+        folder = self._path / str(self._rounds)
+        self._rounds += 1
+        master = self.loader.load_configuration("train", [f"hydra.sweep.dir={folder}"], RunMode.MULTIRUN)
+        basic = BasicLauncher()
+        context = HydraContext(config_loader=self.loader, callbacks=Callbacks())
+        basic.setup(hydra_context=context, task_function=_trained, config=master)
+        sweep = Sweep(
+            self.loader,
+            master,
+            alone=lambda overrides, number: basic.launch([overrides], number),
+            failed=lambda: None,
+            smallest=1,
+        )
+        sweep.launch(overrides, 0)
+        return [RunFolder(folder / str(number)) for number in range(len(overrides))]
+
+
+def _trained(config: DictConfig) -> Any:
+    try:
+        return train.run(config)
+    except BacklightError as error:  # it is recorded
+        log.info(str(error))
+        return None
+
+
+def _state(patient: Patient) -> str:
+    loss = "failed" if math.isinf(patient.loss) else f"loss {patient.loss:.4g}"
+    accuracy = patient.diagnosis.seen.last("val/accuracy")
+    return ", ".join([patient.verdict, loss] + ([] if math.isnan(accuracy) else [f"accuracy {accuracy:.4g}"]))
+
+
+def _say(*lines: str) -> None:
+    get_console().print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
