@@ -2,19 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, SupportsFloat
+from typing import SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backlight.population.member import Member
+
 Floats = NDArray[np.float64]
-
-
-class Racer(Protocol):
-    """Somebody whose metrics are known after every epoch so far."""
-
-    history: list[dict[str, np.float32]]
-    stopped: str | None
 
 
 class SuccessiveHalving:
@@ -49,22 +44,22 @@ class SuccessiveHalving:
             metrics = {name: values[rung - 1] for name, values in series.items()}
             self._rungs.setdefault(rung, []).append(self._value(metrics))
 
-    def lagging(self, racers: Sequence[Racer]) -> list[int]:
+    def lagging(self, members: Sequence[Member]) -> list[int]:
         """Which of these do not go on after this epoch; they are told why."""
         arrived: dict[int, list[int]] = {}
-        for place, racer in enumerate(racers):
-            arrived.setdefault(len(racer.history), []).append(place)
+        for place, member in enumerate(members):
+            arrived.setdefault(len(member.history), []).append(place)
         lagging = []
         for epochs, places in arrived.items():
             if epochs not in self._rungs_until(epochs):
                 continue
-            values = [self._value(racers[place].history[-1]) for place in places]
+            values = [self._value(members[place].history[-1]) for place in places]
             rung = self._rungs.setdefault(epochs, [])
             rung += values
             worst = sorted(rung)[max(1, len(rung) // self.factor) - 1]
             for place, value in zip(places, values, strict=True):
                 if value > worst:
-                    racers[place].stopped = (
+                    members[place].stopped = (
                         f"ended after epoch {epochs}: {self.metric} is not among the best "
                         f"1/{self.factor} of the {len(rung)} trials that came so far"
                     )

@@ -4,25 +4,21 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from backlight.callbacks.stop_hopeless import StopHopeless
-from backlight.classifier import Backward, diverged
+from backlight.classifier import diverged
 from backlight.data.batches import EpochShuffle
-from backlight.data.module import EVALUATION_ROWS, PARTS, ClassificationData, Part
-from backlight.loss import BinaryCrossEntropy
+from backlight.data.module import EVALUATION_ROWS, PARTS, Part
 from backlight.metrics import labels_of, probabilities
-from backlight.model import SigmoidMLP
-from backlight.population.halving import SuccessiveHalving
+from backlight.population.member import Member
 from backlight.population.metrics import cheap_metrics, every_metric
 from backlight.population.networks import ByAutograd, ByEquations, StackedNetwork
 from backlight.population.optimizers import STACKED, StackedOptimizer
@@ -31,78 +27,6 @@ Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 LOSSES = ("train/loss", "val/loss")
 WORTH_FILLING = 1 / 8  # of all places: to let members in takes about as long as a step
-
-
-@dataclass
-class Member:
-    """What one trial trains, and then what came of it.
-
-    Training leaves the model, the optimizer and the schedule as they are after the last epoch.
-    """
-
-    model: SigmoidMLP
-    optimizer_name: str
-    optimizer: Optimizer
-    schedule: LRScheduler | None
-    loss: BinaryCrossEntropy
-    data: ClassificationData
-    seed: int
-    max_epochs: int
-    backward: Backward = "equations"
-    gradient_clip_val: float | None = None
-    stop_hopeless: StopHopeless | None = None
-    early_stopping: EarlyStopping | None = None
-
-    history: list[dict[str, np.float32]] = field(default_factory=list)
-    """The metrics of every epoch, as in `metrics.csv`."""
-    best_epoch: int = -1
-    best_loss: float = math.inf
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    test_metrics: dict[str, np.float32] = field(default_factory=dict)
-    stopped: str | None = None
-    """Why it stopped before the last epoch."""
-    error: str | None = None
-    """Why it failed."""
-    seconds: float = 0.0
-    """Its share of the time that training took."""
-
-    @property
-    def kinship(self) -> tuple[object, ...]:
-        """What all members of a population have in common."""
-        sizes = [tuple(self.data.part(part)[0].shape) for part in PARTS]
-        return (
-            str(self.model.architecture), self.backward, self.optimizer_name, self.data.batch_size, *sizes,
-        )  # fmt: skip
-
-    @property
-    def shuffle_seed(self) -> int | None:
-        """Of the order of the batches; None where there is but one."""
-        return None if self.data.batch_size == "full" else self.seed
-
-    def improves(self, metrics: Mapping[str, np.float32]) -> bool:
-        """Whether this epoch is the best so far; without validation rows the last one is."""
-        if "val/loss" not in metrics:
-            return True
-        is_best = float(metrics["val/loss"]) < self.best_loss
-        if is_best:
-            self.best_loss = float(metrics["val/loss"])
-        return is_best
-
-    def ends(self, epoch: int, metrics: Mapping[str, np.float32]) -> bool:
-        """Step the schedule; returns whether this was the last epoch, or the callbacks stop."""
-        if isinstance(self.schedule, ReduceLROnPlateau):
-            self.schedule.step(float(metrics.get("val/loss", metrics["train/loss"])))
-        elif self.schedule is not None:
-            self.schedule.step()
-        if self.stop_hopeless is not None and self.stop_hopeless.is_hopeless(float(metrics["train/loss"])):
-            self.stopped = self.stop_hopeless.reason(epoch)
-        if self.early_stopping is not None:
-            current = torch.tensor(metrics[self.early_stopping.monitor])
-            stops, reason = self.early_stopping._evaluate_stopping_criteria(current)
-            if stops:
-                self.early_stopping.stopped_epoch = epoch
-                self.stopped = self.stopped or reason
-        return self.stopped is not None or len(self.history) == self.max_epochs
 
 
 @dataclass
@@ -176,6 +100,14 @@ class _Task:
         return {"loss": each.mean(dim=(1, 2)), **found}
 
 
+class Judge(Protocol):
+    """Ends members before their last epoch."""
+
+    def lagging(self, members: Sequence[Member]) -> list[int]:
+        """Which of these do not go on after this epoch; they are told why."""
+        ...
+
+
 class Population:
     """Trains members of one kinship, each as if it were alone.
 
@@ -184,13 +116,13 @@ class Population:
     Args:
         device: to train on.
         places: members trained at once, at most.
-        halving: ends members that lag, if given.
+        judges: end members that need not go on.
     """
 
-    def __init__(self, device: torch.device, places: int, halving: SuccessiveHalving | None = None) -> None:
+    def __init__(self, device: torch.device, places: int, judges: Sequence[Judge] = ()) -> None:
         self._device = device
         self._places = places
-        self._halving = halving
+        self._judges = judges
         self._members: list[Member] = []
         self._task: _Task
         self._network: StackedNetwork
@@ -362,10 +294,10 @@ class Population:
                 ended.append(position)
         for kept, parameter in zip(self._best, self._optimizer.parameters, strict=True):
             kept[best] = parameter[best]
-        if self._halving is not None:
-            racing = [p for p in range(len(self._members)) if p not in {*failed, *ended}]
-            lagging = self._halving.lagging([self._members[position] for position in racing])
-            ended += [racing[place] for place in lagging]
+        for judge in self._judges:
+            going = [p for p in range(len(self._members)) if p not in {*failed, *ended}]
+            lagging = judge.lagging([self._members[position] for position in going])
+            ended += [going[place] for place in lagging]
         return failed, ended
 
     def _keep(self, positions: Sequence[int]) -> None:

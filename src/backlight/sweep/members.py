@@ -9,8 +9,8 @@ from backlight.assemble import Node, build_callbacks, build_data, build_learner,
 from backlight.callbacks.stop_hopeless import StopHopeless
 from backlight.config import build, check_node
 from backlight.data.module import ClassificationData
+from backlight.population.member import Member
 from backlight.population.optimizers import STACKED
-from backlight.population.training import Member
 from backlight.ranges import Natural
 
 

@@ -28,7 +28,7 @@ from backlight.diagnose import Diagnosis
 from backlight.examination import Evidence
 from backlight.files import to_yaml
 from backlight.metrics import number
-from backlight.population.training import Member
+from backlight.population.member import Member
 from backlight.processes import forked_map
 from backlight.run_folder import RunFolder
 from backlight.summary import blank

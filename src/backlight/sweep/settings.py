@@ -20,6 +20,7 @@ class Settings:
         factor: of successive halving: of those that come to a rung, one in so many goes on; None trains
             every trial to its end.
         min_epochs: to the first rung; the others are `factor` times as far each.
+        stop_sick: end trials that have learned nothing after a fifth of their epochs, of those that train together.
         cluster: that trains the trials; None is this process.
         address: of the cluster of Ray; None starts one on this machine.
         shares: into which the trials are divided for a cluster: a worker trains one at a time.
@@ -38,6 +39,7 @@ class Settings:
         metric: str = "val/loss",
         factor: Annotated[int, Field(ge=2)] | None = None,
         min_epochs: Count = 1,
+        stop_sick: bool = False,
         cluster: Literal["ray", "slurm"] | None = None,
         address: str | None = None,
         shares: Count = 8,
@@ -63,6 +65,7 @@ class Settings:
             raise ValueError(
                 f"cluster={cluster}: successive halving compares all trials while they train, here only"
             )
+        self.stop_sick = stop_sick
         self.cluster = cluster
         self.address = address
         self.shares = shares

@@ -14,7 +14,9 @@ from backlight.data.module import EVALUATION_ROWS, PARTS
 from backlight.errors import BacklightError
 from backlight.examination import read_series
 from backlight.population.halving import SuccessiveHalving
-from backlight.population.training import Member, Population
+from backlight.population.member import Member
+from backlight.population.sick import StopSick
+from backlight.population.training import Judge, Population
 from backlight.run_folder import RunFolder
 from backlight.sweep.compose import Trial
 from backlight.sweep.members import MemberBuilder
@@ -50,6 +52,7 @@ class TrialRunner:
         self._alone = alone
         self.results: Summaries = {}
         """By number, the summaries of those that have ended."""
+        self._judges: list[Judge] = [StopSick()] if settings.stop_sick else []
         self._halving: SuccessiveHalving | None = None
         if settings.factor is not None:
             self._halving = SuccessiveHalving(
@@ -58,6 +61,7 @@ class TrialRunner:
                 factor=settings.factor,
                 min_epochs=settings.min_epochs,
             )
+            self._judges.append(self._halving)
 
     def missing(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that did not come to their end in an earlier start of this sweep.
@@ -154,7 +158,7 @@ class TrialRunner:
         try:
             recorder = Recorder(self._path, first.node, device, swept, self._take)
             population = Population(
-                device, self._settings.max_members or most_members(some, device), self._halving
+                device, self._settings.max_members or most_members(some, device), self._judges
             )
             with progress(f"{len(kin)} trials", sum(member.max_epochs for _, member in kin)) as advance:
 

@@ -1,0 +1,90 @@
+"""What one trial of a population trains, and what came of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from backlight.callbacks.stop_hopeless import StopHopeless
+from backlight.classifier import Backward
+from backlight.data.module import PARTS, ClassificationData
+from backlight.loss import BinaryCrossEntropy
+from backlight.model import SigmoidMLP
+
+
+@dataclass
+class Member:
+    """What one trial trains, and then what came of it.
+
+    Training leaves the model, the optimizer and the schedule as they are after the last epoch.
+    """
+
+    model: SigmoidMLP
+    optimizer_name: str
+    optimizer: Optimizer
+    schedule: LRScheduler | None
+    loss: BinaryCrossEntropy
+    data: ClassificationData
+    seed: int
+    max_epochs: int
+    backward: Backward = "equations"
+    gradient_clip_val: float | None = None
+    stop_hopeless: StopHopeless | None = None
+    early_stopping: EarlyStopping | None = None
+
+    history: list[dict[str, np.float32]] = field(default_factory=list)
+    """The metrics of every epoch, as in `metrics.csv`."""
+    best_epoch: int = -1
+    best_loss: float = math.inf
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    test_metrics: dict[str, np.float32] = field(default_factory=dict)
+    stopped: str | None = None
+    """Why it stopped before the last epoch."""
+    error: str | None = None
+    """Why it failed."""
+    seconds: float = 0.0
+    """Its share of the time that training took."""
+
+    @property
+    def kinship(self) -> tuple[object, ...]:
+        """What all members of a population have in common."""
+        sizes = [tuple(self.data.part(part)[0].shape) for part in PARTS]
+        return (
+            str(self.model.architecture), self.backward, self.optimizer_name, self.data.batch_size, *sizes,
+        )  # fmt: skip
+
+    @property
+    def shuffle_seed(self) -> int | None:
+        """Of the order of the batches; None where there is but one."""
+        return None if self.data.batch_size == "full" else self.seed
+
+    def improves(self, metrics: Mapping[str, np.float32]) -> bool:
+        """Whether this epoch is the best so far; without validation rows the last one is."""
+        if "val/loss" not in metrics:
+            return True
+        is_best = float(metrics["val/loss"]) < self.best_loss
+        if is_best:
+            self.best_loss = float(metrics["val/loss"])
+        return is_best
+
+    def ends(self, epoch: int, metrics: Mapping[str, np.float32]) -> bool:
+        """Step the schedule; returns whether this was the last epoch, or the callbacks stop."""
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(float(metrics.get("val/loss", metrics["train/loss"])))
+        elif self.schedule is not None:
+            self.schedule.step()
+        if self.stop_hopeless is not None and self.stop_hopeless.is_hopeless(float(metrics["train/loss"])):
+            self.stopped = self.stop_hopeless.reason(epoch)
+        if self.early_stopping is not None:
+            current = torch.tensor(metrics[self.early_stopping.monitor])
+            stops, reason = self.early_stopping._evaluate_stopping_criteria(current)
+            if stops:
+                self.early_stopping.stopped_epoch = epoch
+                self.stopped = self.stopped or reason
+        return self.stopped is not None or len(self.history) == self.max_epochs
