@@ -254,3 +254,7 @@ def test_terminal_shows_a_bar_with_loss_and_metric(train: Train, monkeypatch: py
             "metrics on"
         )[0]
     )
+
+
+def test_a_quoted_value_is_a_value(train: Train) -> None:
+    assert train("data=moons", "name='two words'").summary["status"] == "completed"

@@ -41,17 +41,17 @@ def config_folder() -> Path:
 
 def train() -> None:
     """`python train.py`: see `backlight.train`."""
-    for argument in sys.argv[1:]:
-        sweep = argument.removeprefix("sweep.resume=").strip("'\"")
-        if sweep != argument:
+    for index, argument in enumerate(sys.argv):
+        key, _, value = argument.partition("=")
+        folder = value.strip("'\"")
+        if key == "sweep.resume":
             if not {"-m", "--multirun"} & set(sys.argv):
                 _refuse("sweep.resume: needs the command of the sweep, with -m and all its values", MENDABLE)
-            if not Path(sweep, "multirun.yaml").is_file():
-                _refuse(f"sweep.resume={sweep}: not a sweep folder; it has no multirun.yaml", MENDABLE)
-            sys.argv[sys.argv.index(argument)] = f"hydra.sweep.dir={sweep}"
-        folder = argument.removeprefix("resume=").strip("'\"")
+            if not Path(folder, "multirun.yaml").is_file():
+                _refuse(f"sweep.resume={folder}: not a sweep folder; it has no multirun.yaml", MENDABLE)
+            sys.argv[index] = f"hydra.sweep.dir={value}"
         # Hydra creates the folder of a run that is not there.
-        if folder != argument and not Path(folder, ".hydra", "config.yaml").is_file():
+        if key == "resume" and not Path(folder, ".hydra", "config.yaml").is_file():
             _refuse(f"resume={folder}: not a run folder; it has no .hydra/config.yaml", MENDABLE)
     _command("train")
 

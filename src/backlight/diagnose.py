@@ -39,8 +39,8 @@ class Diagnosis:
         if not self.findings:
             return "healthy"
         main, *others = self.findings
-        line = f"{_said(main)}. {explanation(main)}"
-        return f"{line} Also: {', '.join(map(_said, others))}." if others else line
+        line = f"{said(main)}. {explanation(main)}"
+        return f"{line} Also: {', '.join(map(said, others))}." if others else line
 
     @property
     def remedies(self) -> list[Remedy]:
@@ -81,7 +81,7 @@ class Diagnosis:
             )
             lines += [
                 "",
-                f"### {_said(finding)} ({finding.severity}, from step {finding.step:,})",
+                f"### {said(finding)} ({finding.severity}, from step {finding.step:,})",
                 evidence,
                 "",
             ]
@@ -142,14 +142,14 @@ def _error(folder: RunFolder) -> str | None:
     return None if error is None else str(error)
 
 
-def _said(finding: Finding) -> str:
+def said(finding: Finding) -> str:
     """The symptom in words, and where it is."""
     name = finding.symptom.replace("_", " ")
     return name if finding.layer is None else f"{name} in {finding.layer}"
 
 
 def _title(finding: Finding) -> str:
-    return f"{_said(finding)} ({finding.severity}, from step {finding.step:,})"
+    return f"{said(finding)} ({finding.severity}, from step {finding.step:,})"
 
 
 def _number(value: float | str) -> str:

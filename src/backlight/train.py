@@ -16,6 +16,7 @@ from backlight.assemble import Experiment, assemble
 from backlight.callbacks.tensorboard import write_hparams
 from backlight.config import plain, task_of
 from backlight.diagnose import Diagnosis
+from backlight.early_warning import EarlyWarning
 from backlight.errors import BacklightError
 from backlight.examination import Evidence, read_series
 from backlight.metrics import number
@@ -73,6 +74,7 @@ def fit_and_test(
     """
     data, classifier, trainer = experiment.data, experiment.classifier, experiment.trainer
     summary["device"] = str(trainer.strategy.root_device)
+    trainer.callbacks.append(EarlyWarning(config, folder))  # type: ignore[attr-defined]  # it is a list
     try:
         trainer.fit(
             classifier,

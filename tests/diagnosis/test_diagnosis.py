@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from hypothesis import strategies as st
 from sklearn.datasets import make_moons
 
 from backlight.assemble import assemble
+from backlight.backprop.trace import trace
 from backlight.command import config_folder
 from backlight.config import plain, task_of
-from backlight.diagnosis.measure import constant_loss, perfect_loss, row_keys
+from backlight.diagnosis.measure import batch_signal, constant_loss, neighbourhoods, perfect_loss, row_keys
 from backlight.diagnosis.remedies import REMEDIES
 from backlight.diagnosis.symptoms import SYMPTOMS
 from backlight.examination import Evidence
+from backlight.model import SigmoidMLP
 from backlight.run_folder import RunFolder
 from tests.conftest import Call, TrainedRun
 from tests.test_tensorboard import events
@@ -33,6 +36,12 @@ QUICK = [
 ]
 
 SICK = {
+    "underfitting": ["data=circles", "model.hidden=[2]", "optimizer=adam", "optimizer.lr=0.05", "trainer.max_epochs=60"],
+    "label_noise": ["data=moons", "data.label_noise=0.3", "model.hidden=[10]", "optimizer=adam", "trainer.max_epochs=20"],
+    "batch_too_small": [
+        "data=moons", "data.n_samples=400", "data.batch_size=1", "data.noise=0.5", "optimizer.lr=0.5", "model.hidden=[8]",
+        "trainer.max_epochs=12",
+    ],
     "learning_rate_too_low": ["experiment=reference", "trainer.max_epochs=100"],
     "vanishing_gradient": ["experiment=vanishing_gradients", "trainer.max_epochs=10"],
     "symmetric_neurons": ["data=moons", "model.init=constant", "trainer.max_epochs=10"],
@@ -97,6 +106,57 @@ def test_healthy_runs_are_called_so(train: Train, arguments: list[str]) -> None:
     run = train(*QUICK, *arguments)
     assert diagnosis(run) == []
     assert "verdict      healthy" in run.result.out
+
+
+def test_symptoms_are_told_once_while_a_run_trains(train: Train) -> None:
+    sick = train(*QUICK, "data=moons", "model.init=zeros", "trainer.max_epochs=8", folder="sick")
+    warnings = re.findall("^warning      (.*)$", sick.result.out, re.MULTILINE)
+    assert [line.partition(".")[0] for line in warnings].count("symmetric neurons in layers") == 1
+    assert sick.result.out.index("warning      symmetric") < sick.result.out.index("epoch 1/8")
+    assert "warning: symmetric neurons in layers.0" in (sick.path / "train.log").read_text()
+    assert len(warnings) == len(set(warnings))
+    healthy = train(
+        *QUICK, "data=moons", "optimizer=adam", "optimizer.lr=0.05", "trainer.max_epochs=20", folder="healthy"
+    )
+    assert "warning" not in healthy.result.out
+
+
+def test_neighbours_tell_wrong_labels_from_classes_that_overlap() -> None:
+    random = np.random.default_rng(0)
+    x = torch.from_numpy(random.uniform(-1, 1, (3000, 2))).float()
+    clean = (x[:, 0] > 0).long()
+    for rate in (0.0, 0.1, 0.3):
+        flipped = clean ^ torch.from_numpy(random.uniform(size=3000) < rate).long()
+        found = neighbourhoods(x, flipped)
+        assert found is not None
+        assert found.noise == pytest.approx(rate, abs=0.03)
+        assert found.attainable == pytest.approx(1 - rate, abs=0.06)
+    steep = torch.from_numpy(random.uniform(size=3000) < 1 / (1 + np.exp(-6 * x[:, 0].numpy()))).long()
+    overlapping = neighbourhoods(x, steep)
+    assert overlapping is not None
+    wrong = 1 - (steep == clean).double().mean()
+    assert wrong > 0.1 and overlapping.noise < 0.3 * wrong, "only near the border"
+    assert neighbourhoods(x[:60], clean[:60]) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 3), st.integers(0, 100))
+def test_batch_signal_is_that_of_the_gradients_of_single_rows(rows: int, batch_size: int, seed: int) -> None:
+    model = SigmoidMLP(3, [4], 1, seed=seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 3, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 2, (rows, 1), generator=generator).double()
+    gradients = []
+    for row in range(rows):
+        model.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(
+            model(x[row : row + 1]), y[row : row + 1]
+        ).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    each = torch.stack(gradients)
+    mean = each.mean(dim=0)
+    expected = batch_size * mean.square().sum() / (each - mean).square().sum(dim=1).mean()
+    assert batch_signal(trace(model, x, y), batch_size) == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_a_run_that_fails_is_diagnosed(call: Call, tmp_path: Path) -> None:

@@ -85,3 +85,35 @@ def test_those_who_stay_go_on_as_before() -> None:
     whole.step([gradient.clone()], lr)
     fewer.step([gradient[stay]], lr[stay])
     torch.testing.assert_close(fewer.parameters[0], whole.parameters[0][stay])
+
+
+def test_those_who_join_start_from_nothing() -> None:
+    start = torch.randn(2, 2, 2, generator=torch.Generator().manual_seed(0))
+    gradient = torch.ones(2, 2, 2)
+    hyper = {
+        "momentum": torch.tensor([0.0, 0.9]),
+        "nesterov": torch.zeros(2),
+        "weight_decay": torch.tensor([0.1, 0.0]),
+    }
+    lr = torch.tensor([0.1, 0.2])
+    whole = STACKED["sgd"]([start.clone()], hyper)
+    first, second = (
+        STACKED["sgd"]([start[i : i + 1].clone()], {name: value[i : i + 1] for name, value in hyper.items()})
+        for i in (0, 1)
+    )
+    first.join(second)
+    for _ in range(3):
+        whole.step([gradient.clone()], lr)
+        first.step([gradient.clone()], lr)
+    torch.testing.assert_close(first.parameters[0], whole.parameters[0])
+
+    adam = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}
+    early, late = (
+        STACKED["adam"]([start[:1].clone()], {name: torch.tensor([value]) for name, value in adam.items()})
+        for _ in range(2)
+    )
+    early.step([gradient[:1].clone()], lr[:1])
+    early.join(late)
+    early.step([gradient.clone()], lr[:1].expand(2))
+    late.step([gradient[:1].clone()], lr[:1])
+    torch.testing.assert_close(early.parameters[0][1:], late.parameters[0])

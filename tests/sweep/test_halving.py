@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backlight.population.halving import SuccessiveHalving
+from backlight.population.member import Member
 from tests.conftest import Call
 from tests.sweep.test_population import table
 
 
-@dataclass
-class Runner:
-    history: list[dict[str, np.float32]] = field(default_factory=list)
-    stopped: str | None = None
+class Runner(Member):
+    """A member of which only the history counts."""
+
+    def __init__(self, history: list[dict[str, np.float32]]) -> None:
+        self.history = history
+        self.stopped = None
 
 
 def at(epochs: int, value: float) -> Runner:

@@ -196,7 +196,7 @@ def symmetric_neurons(seen: Observations) -> Finding | None:
             if len(layer.weight) > 1 and len(copies) > len(layer.weight) / 2:
                 return Finding(
                     "symmetric_neurons",
-                    "fatal" if seen.progress() < HARDLY_LEARNED else "serious",
+                    _by_progress(seen),
                     step,
                     {"copies": float(len(copies)), "neurons": float(len(layer.weight))},
                     layer.name,

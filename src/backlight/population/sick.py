@@ -10,8 +10,8 @@ from backlight.population.member import Member
 
 SHARE = 0.2
 """Of its epochs, after which a member must know more than the class shares."""
-FEWEST = 3
-"""Epochs that everybody gets."""
+FEWEST = 5
+"""Epochs that everybody gets: fewer say nothing of how a loss falls."""
 
 
 class StopSick:

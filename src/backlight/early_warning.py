@@ -1,0 +1,63 @@
+"""Says while a run trains what seems to ail it."""
+
+import copy
+import logging
+import math
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich import get_console
+
+from backlight.callbacks.reach import data_of
+from backlight.classifier import Classifier
+from backlight.diagnose import Diagnosis, said
+from backlight.diagnosis.symptoms import explanation
+from backlight.examination import Evidence, read_series
+from backlight.model import SigmoidMLP
+from backlight.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+LOOKS = 4  # before training and after each quarter of the epochs but the last, which the verdict follows
+
+OF_THE_DATA = ("leakage", "unscaled_features", "class_imbalance")  # training does not change these
+
+
+class EarlyWarning(Callback):
+    """Warns of each symptom once, before training or when a quarter of the epochs is over.
+
+    Args:
+        config: of the run, resolved.
+        folder: of the run.
+    """
+
+    def __init__(self, config: dict[str, Any], folder: RunFolder) -> None:
+        self._config = config
+        self._folder = folder
+        self._warned: set[str] = set()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            self._look(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert trainer.max_epochs is not None
+        quarters = {math.ceil(trainer.max_epochs * quarter / LOOKS) for quarter in range(1, LOOKS)}
+        if trainer.current_epoch + 1 in quarters - {trainer.max_epochs}:
+            self._look(trainer, pl_module)
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, Classifier)
+        model = copy.deepcopy(pl_module.model).cpu()
+        if not isinstance(model, SigmoidMLP):
+            return
+        evidence = Evidence(self._folder.read_overrides(), read_series(self._folder.metrics), model)
+        for finding in Diagnosis.of(self._config, evidence, data_of(trainer)).findings:
+            is_certain = finding.severity == "fatal" or finding.symptom in OF_THE_DATA
+            if is_certain and finding.symptom not in self._warned:
+                self._warned.add(finding.symptom)
+                line = f"{said(finding)}. {explanation(finding)}"
+                log.info("warning: %s", line)
+                get_console().print(f"warning      {line}", highlight=False, soft_wrap=True, markup=False)

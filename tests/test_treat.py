@@ -1,0 +1,94 @@
+"""Remedies are tried, and what helps is kept and can be said again."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from backlight.command import config_folder
+from backlight.recipe import Recipe, compose
+from backlight.run_folder import RunFolder
+from tests.conftest import Call, TrainedRun
+
+Train = Callable[..., TrainedRun]
+
+QUICK = [
+    f"callbacks.{name}=null" for name in ("backprop", "gradients", "evaluation_plots", "decision_boundary")
+]
+
+
+def test_a_sick_run_is_cured_and_says_how(train: Train, call: Call, tmp_path: Path) -> None:
+    train(*QUICK, "experiment=reference", "trainer.max_epochs=100", folder="sick")
+    result = call("treat", "run=sick", "folder=attempts")
+    assert result.code == 0, result.err
+    lines = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.*)$", result.out, re.MULTILINE))
+    assert lines["before"].startswith("learning rate too low, base rate, loss 0.7")
+    assert lines["outcome"] == "healthy after 4 trainings"
+    assert lines["after"].startswith("healthy")
+    cured = json.loads((tmp_path / lines["run folder"] / "summary.json").read_text())
+    assert cured["diagnosis"] == []
+
+    command = lines["command"].removeprefix("python train.py ").split()
+    again = call("train", *command, "hydra.run.dir=again")
+    assert again.code == 0, again.err
+    metrics = json.loads((tmp_path / "again/summary.json").read_text())["metrics"]
+    assert metrics["train/loss"] == pytest.approx(cured["metrics"]["train/loss"], rel=1e-4)
+    assert call("treat", "run=again", "folder=none").out.count("\n") == 4, "nothing to do"
+
+
+def test_no_more_is_tried_than_allowed(train: Train, call: Call, tmp_path: Path) -> None:
+    train(*QUICK, "data=moons", "data.label_noise=0.5", "optimizer=adam", folder="sick")
+    result = call("treat", "run=sick", "folder=attempts", "max_attempts=3")
+    assert result.out.count("tried  ") == 3
+    assert "after 3 trainings" in result.out
+    assert len(list((tmp_path / "attempts").glob("*/*/summary.json"))) == 3
+
+
+def test_a_failed_run_is_treated(train: Train, call: Call) -> None:
+    assert (
+        call("train", "data=moons", "model.activation=relu", "optimizer.lr=1e38", "hydra.run.dir=run").code
+        == 2
+    )
+    result = call("treat", "run=run", "folder=attempts")
+    assert "before       non finite, failed" in result.out
+    assert "optimizer.lr=0.1\n             healthy" in result.out
+
+
+def test_what_is_no_run_is_refused(call: Call, tmp_path: Path, train: Train) -> None:
+    assert "not a run folder" in call("treat", "run=nowhere").err
+    run = train("data=moons")
+    (run.path / ".hydra/hydra.yaml").write_text("hydra: {}")
+    result = call("treat", "run=run", "folder=attempts")
+    assert result.code == 2
+    assert result.err.endswith("hydra.yaml: does not say which options the run was started with\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "change"),
+    [
+        ("experiment=reference", "optimizer=adam optimizer.lr=0.01"),
+        ("data=moons optimizer.momentum=0.5 optimizer.nesterov=true", "optimizer=adamw optimizer.weight_decay=0.1"),
+        ("experiment=solved loss.positive_weight=balanced", "callbacks=early_stopping model.hidden=[8,8]"),
+        ("data=digits +data.label_noise=0.1 callbacks.backprop=null", "optimizer=rmsprop"),
+        ("data=moons 'name=it''s'", "data.batch_size=full trainer.gradient_clip_val=1.0"),
+    ],
+)  # fmt: skip
+def test_a_changed_recipe_composes_to_what_is_wanted(
+    train: Train, command: str, change: str, tmp_path: Path
+) -> None:
+    overrides = ["data=moons", r"name='it\'s'"] if "it''s" in command else command.split()
+    train(*QUICK, *overrides, "trainer.max_epochs=1")
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        recipe = Recipe.of(RunFolder(tmp_path / "run"))
+        changed = recipe.changed(change, loader)
+        assert compose(loader, changed.overrides) == changed.node
+        assert changed.node["data"] | {"batch_size": 0} == recipe.node["data"] | {"batch_size": 0}
+        twice = changed.changed("optimizer=sgd optimizer.lr=0.5 seed=3", loader)
+        assert compose(loader, twice.overrides) == twice.node
+        assert (twice.node["optimizer"]["lr"], twice.node["seed"]) == (0.5, 3)
+        assert twice.command.startswith("python train.py ")
