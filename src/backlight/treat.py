@@ -17,6 +17,7 @@ from rich import get_console
 from backlight import train
 from backlight.config import build, plain
 from backlight.diagnose import Diagnosis, diagnosis_of
+from backlight.diagnosis.symptoms import Finding
 from backlight.errors import BacklightError
 from backlight.examination import read_series
 from backlight.ranges import Count
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # remedies of one round: the likeliest come first
 HELPS = 0.01  # by how much, relative, a loss must be lower
+OF_THE_DATA = ("leakage", "label_noise")  # only other rows, or other labels, are a cure
 SEVERITY = {"fatal": 3, "serious": 2, "warning": 1}
 
 
@@ -56,14 +58,19 @@ class Patient:
         return cls(folder, recipe or Recipe.of(folder), diagnosis, loss)
 
     @property
+    def ailments(self) -> list[Finding]:
+        """What a setting might cure; the first is the main one."""
+        return [finding for finding in self.diagnosis.findings if finding.symptom not in OF_THE_DATA]
+
+    @property
     def is_healthy(self) -> bool:
-        return not self.diagnosis.findings
+        """Whether nothing is left to cure."""
+        return not self.ailments
 
     @property
     def illness(self) -> tuple[int, float]:
         """What to bring down: how bad the main symptom is, and among equals the loss."""
-        findings = self.diagnosis.findings
-        return SEVERITY[findings[0].severity] if findings else 0, self.loss
+        return SEVERITY[self.ailments[0].severity] if self.ailments else 0, self.loss
 
     @property
     def verdict(self) -> str:
@@ -81,8 +88,8 @@ class Patient:
         anything = replace(
             seen, settings=replace(seen.settings, switchable=True)
         )  # a recipe can be said anew
-        diagnosis = Diagnosis(self.diagnosis.findings, anything)
-        found = [remedy.overrides for finding in diagnosis.findings for remedy in diagnosis.against(finding)]
+        diagnosis = Diagnosis(self.ailments, anything)
+        found = [remedy.overrides for finding in self.ailments for remedy in diagnosis.against(finding)]
         return list(dict.fromkeys(overrides for overrides in found if overrides))
 
 

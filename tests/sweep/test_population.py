@@ -11,7 +11,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from yaml import safe_load
 
+from backlight.population.member import Member
 from backlight.population.training import Population
+from backlight.sweep import record
 from tests.conftest import Call, TrainedRun
 
 Train = Callable[..., TrainedRun]
@@ -140,6 +142,40 @@ def test_members_stop_when_they_would_alone(call: Call, train: Train, tmp_path: 
         epochs = [len(table(tmp_path / name / str(n) / "metrics.csv")) for n in range(2)]
         assert epochs == [run.summary["epochs"] for run in alone]
         assert min(epochs) < 25, "one must stop, or nothing is tested"
+
+
+def test_what_has_ended_stays_and_the_rest_is_shown(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", "-m", "data=moons", "trainer.max_epochs=2,6", "seed=0,1", "hydra.sweep.dir=sweep"]
+    monkeypatch.setattr(record, "SECONDS_BETWEEN_WRITING", 0)
+    monkeypatch.setattr(record, "MOST_TIME", 1e9)
+    epoch, epochs = Population._epoch, iter(range(100))
+
+    def interrupted(population: Population) -> list[Member]:
+        if next(epochs) == 4:
+            raise KeyboardInterrupt
+        return epoch(population)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Population, "_epoch", interrupted)
+        stopped = call(*command)
+    assert stopped.code == 130
+    assert "the same command with sweep.resume=sweep" in stopped.out
+    folders = [tmp_path / "sweep" / str(number) for number in range(4)]
+    assert [(folder / "summary.json").exists() for folder in folders] == [True, True, False, False]
+    for folder in folders[2:]:
+        shown = EventAccumulator(str(folder / "tensorboard")).Reload().Scalars("train/loss")
+        assert [event.step for event in shown] == [21, 43, 65, 87][: len(shown)]
+        assert len(shown) >= 2
+
+    again = call(*command, "sweep.resume=sweep")
+    assert again.code == 0, again.err
+    assert "2 of 4 trials are there already" in again.out
+    for folder, count in zip(folders, (2, 2, 6, 6), strict=True):
+        assert json.loads((folder / "summary.json").read_text())["epochs"] == count
+        events = EventAccumulator(str(folder / "tensorboard")).Reload()
+        assert len(events.Scalars("train/loss")) == len(table(folder / "metrics.csv")) == count
 
 
 def test_a_population_may_be_trained_in_parts(call: Call, tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ USUAL_RATE = {"sgd": 0.1, "adam": 0.01, "adamw": 0.01, "rmsprop": 0.01, "lbfgs":
 """Of each optimizer in `conf/optimizer`: beyond ten times of it, one tenth is no cure."""
 
 
+def _if_high(seen: Observations) -> list[Remedy]:
+    """A lower rate, unless it is low already."""
+    return [] if seen.settings.lr <= USUAL_RATE[seen.settings.optimizer] / 100 else [_lower_rate(seen)]
+
+
 def _lower_rate(seen: Observations) -> Remedy:
     lr = min(seen.settings.lr / 10, USUAL_RATE[seen.settings.optimizer])
     return Remedy(
@@ -57,6 +62,13 @@ ADAM = Remedy(
     "optimizer=adam optimizer.lr=0.01",
     "Adam scales each weight's step by its own gradients, so that small ones count as well.",
     "Kingma & Ba 2015, arXiv:1412.6980",
+)
+
+
+AFRESH = Remedy(
+    "model.init=xavier model.init_scale=1.0 optimizer=adam optimizer.lr=0.01",
+    "Small starting weights, and a rate that was not chosen for large ones.",
+    "Glorot & Bengio 2010; Kingma & Ba 2015, arXiv:1412.6980",
 )
 
 
@@ -176,6 +188,16 @@ DECAY = Remedy(
     "Loshchilov & Hutter 2019, arXiv:1711.05101",
 )
 
+
+def _smaller(seen: Observations) -> Remedy:
+    hidden = [max(4, width // 8) for width in seen.settings.hidden]
+    return Remedy(
+        f"model.hidden=[{','.join(map(str, hidden))}]",
+        "Fewer neurons can memorise less.",
+        "Goodfellow, Bengio & Courville 2016, Deep Learning, section 5.2",
+    )
+
+
 BALANCE = Remedy(
     "loss.positive_weight=balanced",
     "Errors on the rare class weigh as much as those on all others together.",
@@ -241,12 +263,12 @@ def _against_bad_scale(seen: Observations) -> list[Remedy]:
 
 REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "non_finite": lambda seen: [_lower_rate(seen), CLIP, UNSATURATE],
-    "diverging": lambda seen: [_lower_rate(seen), CLIP],
+    "diverging": lambda seen: [_lower_rate(seen), ADAM, CLIP],
     "oscillating": lambda seen: [_lower_rate(seen), ADAM],
-    "exploding_gradient": lambda seen: [UNSATURATE, CLIP, _lower_rate(seen)],
+    "exploding_gradient": lambda seen: [UNSATURATE, AFRESH, *_if_high(seen), CLIP],
     "symmetric_neurons": lambda seen: [RANDOM_INIT],
-    "dead_units": lambda seen: [_lower_rate(seen), GELU, UNSATURATE],
-    "saturated_neurons": lambda seen: [UNSATURATE, *_against_bad_scale(seen), _lower_rate(seen)],
+    "dead_units": lambda seen: [_lower_rate(seen), GELU, AFRESH],
+    "saturated_neurons": lambda seen: [UNSATURATE, AFRESH, *_against_bad_scale(seen), *_if_high(seen)],
     "unscaled_features": _against_bad_scale,
     "vanishing_gradient": _against_vanishing,
     "learning_rate_too_low": _against_low_rate,
@@ -257,7 +279,7 @@ REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "batch_too_small": lambda seen: [_larger_batches(seen), _lower_rate(seen)],
     "underfitting": _against_underfitting,
     "label_noise": lambda seen: [CHECK_LABELS, SMOOTH, STOP_EARLY],
-    "overfitting": lambda seen: [STOP_EARLY, DECAY],
+    "overfitting": lambda seen: [STOP_EARLY, DECAY, _smaller(seen), SMOOTH],
 }
 
 

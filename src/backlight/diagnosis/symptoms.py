@@ -370,17 +370,20 @@ def class_imbalance(seen: Observations) -> Finding | None:
 
 
 def overfitting(seen: Observations) -> Finding | None:
-    """The validation loss rises while the training loss falls."""
+    """The validation loss rises while the training loss falls, or is worse than knowing nothing where that is small."""
     train, val = seen.loss("train"), seen.loss("val")
     if len(val) < 3 or len(train) != len(val):
         return None
     lowest = int(val.argmin())
     rise = float(val[-1] - val[lowest]) / seen.base_loss
-    if rise < RISE * math.sqrt(max(1, RISE_ROWS / seen.data.rows["val"])) or train[-1] >= train[lowest]:
+    enough = RISE * math.sqrt(max(1, RISE_ROWS / seen.data.rows["val"]))
+    rises = rise >= enough and train[-1] < train[lowest]
+    is_blind = seen.progress() >= LEARNED and seen.progress("val") < 0
+    if not rises and not is_blind:
         return None
     return Finding(
         "overfitting",
-        "serious" if rise > 3 * RISE else "warning",
+        "serious" if rise > 3 * RISE or is_blind else "warning",
         (lowest + 1) * seen.steps_per_epoch,
         {"val_loss": float(val[-1]), "lowest_val_loss": float(val[lowest]), "train_loss": float(train[-1])},
     )
