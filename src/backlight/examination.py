@@ -20,6 +20,7 @@ from backlight.diagnosis.measure import (
     best_step,
     constant_loss,
     data_state,
+    first_non_finite,
     layer_states,
     perfect_loss,
 )
@@ -82,6 +83,7 @@ def examine(config: Node, evidence: Evidence, data: ClassificationData) -> Obser
     x, y = x[:MOST_ROWS], loss.targets(y[:MOST_ROWS])
     before, after = (trace(model, x, y, loss.positive_weight) for model in (started, ended))
     series = evidence.series
+    rates = _rates(config["optimizer"], series)
     return Observations(
         Settings(
             optimizer=config["optimizer"]["name"],
@@ -104,10 +106,11 @@ def examine(config: Node, evidence: Evidence, data: ClassificationData) -> Obser
         float(before.loss),
         layer_states(before, started),
         layer_states(after, ended),
-        *best_step(ended, after, x, y, loss.positive_weight, _rates(config["optimizer"], series)),
+        *best_step(ended, after, x, y, loss.positive_weight, rates),
         batch_signal(after, data.rows_per_step),
         _data_state(data),
         evidence.error,
+        None if evidence.error is None else first_non_finite(ended, after, x, rates),
     )
 
 

@@ -20,7 +20,14 @@ from backlight.assemble import assemble
 from backlight.backprop.trace import trace
 from backlight.command import config_folder
 from backlight.config import plain, task_of
-from backlight.diagnosis.measure import batch_signal, constant_loss, neighbourhoods, perfect_loss, row_keys
+from backlight.diagnosis.measure import (
+    batch_signal,
+    constant_loss,
+    first_non_finite,
+    neighbourhoods,
+    perfect_loss,
+    row_keys,
+)
 from backlight.diagnosis.remedies import REMEDIES
 from backlight.diagnosis.symptoms import SYMPTOMS
 from backlight.examination import Evidence
@@ -159,12 +166,37 @@ def test_batch_signal_is_that_of_the_gradients_of_single_rows(rows: int, batch_s
     assert batch_signal(trace(model, x, y), batch_size) == pytest.approx(expected.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("rate", "bias", "expected"),
+    [
+        (0.1, 0.0, None),
+        (float("inf"), 0.0, ("layers.0", "weight")),
+        (0.1, 3e38, ("layers.1", "pre_activation")),
+        (0.1, float("nan"), ("layers.0", "pre_activation")),
+    ],
+)
+def test_the_first_tensor_that_turns_is_named(
+    rate: float, bias: float, expected: tuple[str, str] | None
+) -> None:
+    model = SigmoidMLP(2, [3], 1, activation="relu", init="constant")
+    x, y = torch.ones(4, 2), torch.ones(4, 1)
+    with torch.no_grad():
+        model.linear_layers[0].bias.fill_(bias)
+    record = trace(model, x, y)
+    assert first_non_finite(model, record, x, torch.tensor([rate, 0.0])) == expected
+
+
 def test_a_run_that_fails_is_diagnosed(call: Call, tmp_path: Path) -> None:
     result = call("train", "data=moons", "model.activation=relu", "optimizer.lr=1e38", "hydra.run.dir=run")
     assert result.code == 2
     (finding, *_) = json.loads((tmp_path / "run" / "summary.json").read_text())["diagnosis"]
     assert finding["symptom"] == "non_finite"
     assert finding["severity"] == "fatal"
+    assert finding["evidence"]["first_tensor"] in (
+        "layers.0.weight",
+        "layers.1.weight",
+        "layers.1.pre_activation",
+    )
     assert call("diagnose", "run=run").out.startswith("non finite")
 
 

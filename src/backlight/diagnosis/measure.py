@@ -69,6 +69,33 @@ def best_step(
     return STEP_LENGTHS[chosen], float(gains[chosen])
 
 
+@torch.no_grad()
+def first_non_finite(model: SigmoidMLP, record: Trace, x: Tensor, rates: Tensor) -> tuple[str, str] | None:
+    """The layer and the first tensor of it that one more step along the gradient makes infinite or NaN.
+
+    In the order in which they are computed: what the last pass had, then each new weight, then the
+    pre-activations. None if all stay finite.
+
+    Args:
+        model, record, x, rates: as for `best_step`.
+    """
+    for layer in record.layers:
+        for name in ("weight", "pre_activation", "weight_gradient"):
+            if not getattr(layer, name).isfinite().all():
+                return layer.name, name
+    weights, biases = [], []
+    for source, layer in zip(model.linear_layers, record.layers, strict=True):
+        weights.append((source.weight - _step(layer.weight_gradient, rates))[None])
+        biases.append((source.bias - _step(layer.bias_gradient, rates))[None, None])
+        if not (weights[-1].isfinite().all() and biases[-1].isfinite().all()):
+            return layer.name, "weight"
+    passed = forward(x[None], weights, biases, model.activation)
+    for layer, value in zip(record.layers, passed.pre_activations, strict=True):
+        if not value.isfinite().all():
+            return layer.name, "pre_activation"
+    return None
+
+
 def constant_loss(y: Tensor, positive_weight: Tensor | None) -> float:
     """The BCE of the best prediction that is the same for every row.
 

@@ -107,6 +107,7 @@ class Observations:
         batch_signal: of the last gradient, its squared norm over the variance that a batch's estimate of it has.
         data: the rows.
         error: how the run failed, or None.
+        first_non_finite: of a run that failed, the layer and the tensor that another step makes infinite or NaN.
     """
 
     settings: Settings
@@ -122,6 +123,7 @@ class Observations:
     batch_signal: float
     data: DataState
     error: str | None = None
+    first_non_finite: tuple[str, str] | None = None
 
     def loss(self, part: Literal["train", "val"]) -> Floats:
         """`[epochs]`; empty where the part has no rows."""

@@ -140,7 +140,11 @@ def non_finite(seen: Observations) -> Finding | None:
                 "non_finite", "fatal", _last_step(seen), {"tensor": f"{layer.name}.weight"}, layer.name
             )
     if seen.error is not None and any(f" is {word} " in seen.error for word in ("nan", "inf", "-inf")):
-        return Finding("non_finite", "fatal", _last_step(seen), {"error": seen.error})
+        evidence: dict[str, float | str] = {"error": seen.error}
+        if seen.first_non_finite is not None:
+            evidence["first_tensor"] = ".".join(seen.first_non_finite)
+        where = seen.first_non_finite[0] if seen.first_non_finite else None
+        return Finding("non_finite", "fatal", _last_step(seen), evidence, where)
     return None
 
 
