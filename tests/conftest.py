@@ -1,6 +1,7 @@
 """Commands run in this process, in a folder of their own."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before torch is imported, here and in processes that tests start: several workers of pytest share the
+# cores, and threads that wait for each other there take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from backlight import command
 

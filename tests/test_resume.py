@@ -141,6 +141,8 @@ def test_signals(
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
+        # A shell starts what it runs in the background with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 60

@@ -321,3 +321,21 @@ def test_mistakes_in_a_sweep_are_one_sentence(
     assert result.code == 2
     assert result.err == f"ERROR: {message}\n"
     assert not (tmp_path / "sweep/0").exists()
+
+
+def test_several_processes_write_what_one_writes(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", "-m", "data=moons", "seed=0,1,2,3,4", "trainer.max_epochs=2"]
+    assert call(*command, "hydra.sweep.dir=one").code == 0
+    monkeypatch.setattr(record, "WORTH_FORKING", 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert call(*command, "hydra.sweep.dir=several").code == 0
+    finally:
+        torch.set_num_threads(threads)
+    one, several = (table(tmp_path / name / "leaderboard.csv") for name in ("one", "several"))
+    for ours, theirs in zip(several, one, strict=True):
+        assert float(ours["test/loss"]) == pytest.approx(float(theirs["test/loss"]), rel=1e-4)
+        assert (tmp_path / "several" / ours["run"] / "checkpoints/best.ckpt").exists()
