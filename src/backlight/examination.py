@@ -1,7 +1,7 @@
 """From a run to what the diagnosis looks at."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -28,12 +28,14 @@ from backlight.diagnosis.observations import DataState, Floats, Observations, Se
 from backlight.errors import BacklightError
 from backlight.metrics import labels_of
 from backlight.model import SigmoidMLP
+from backlight.processes import forked_map
 from backlight.run_folder import RunFolder
 
 GROUPS = ("data", "model", "loss", "optimizer", "trainer")
 MOST_ROWS = 2048
 """On which layers are measured: their statistics move by 1/√2048, about 2 %, from sample to sample."""
 
+WORTH_FORKING = 16  # sets of rows to measure
 _data_states: WeakKeyDictionary[ClassificationData, DataState] = WeakKeyDictionary()
 
 
@@ -112,6 +114,12 @@ def examine(config: Node, evidence: Evidence, data: ClassificationData) -> Obser
         evidence.error,
         None if evidence.error is None else first_non_finite(ended, after, x, rates),
     )
+
+
+def measure_rows(sets: Iterable[ClassificationData]) -> None:
+    """Measure the rows of these sets now, so that processes that are forked later need not."""
+    missing = [data for data in dict.fromkeys(sets) if data not in _data_states]
+    _data_states.update(zip(missing, forked_map(_data_state, missing, WORTH_FORKING), strict=True))
 
 
 def _data_state(data: ClassificationData) -> DataState:

@@ -25,7 +25,7 @@ from backlight.callbacks.tensorboard import framed, hparams_of, scalars_of
 from backlight.checkpoint import read_checkpoint
 from backlight.data.module import ClassificationData
 from backlight.diagnose import Diagnosis
-from backlight.examination import Evidence
+from backlight.examination import Evidence, measure_rows
 from backlight.files import to_yaml
 from backlight.metrics import number
 from backlight.population.member import Member
@@ -99,6 +99,7 @@ class Recorder:
     def write_ended(self) -> None:
         """Write those that have ended."""
         ended, self._ended = self._ended, []
+        measure_rows(member.data for _, member in ended)
         for (trial, _), summary in zip(ended, forked_map(self._finish, ended, WORTH_FORKING), strict=True):
             self._shown.pop(trial.number, None)
             self._take(trial, summary)
