@@ -219,7 +219,8 @@ class Report:
                 log = bool(_log_if_wide(values))
                 place = np.log10(values).tolist() if log else values
                 dimension: Figure = {"label": title, "values": place}
-                if log or len(set(values)) <= MANY_VALUES:
+                # Every value of a key has a tick; those of the metric would cover each other.
+                if log or (key != self._metric and len(set(values)) <= MANY_VALUES):
                     ticks = sorted(set(values)) if len(set(values)) <= MANY_VALUES else _powers(values)
                     dimension |= {
                         "tickvals": [math.log10(tick) if log else tick for tick in ticks],
@@ -336,7 +337,13 @@ def _band(
         row[: len(curve)] = curve
     low, median, high = (values.tolist() for values in np.nanquantile(table, [0.1, 0.5, 0.9], axis=0))
     epochs = list(range(1, longest + 1))
-    shared = {"type": "scatter", "mode": "lines", "legendgroup": label, "colorIndex": index}
+    # One epoch, as of trials that successive halving ended there, is a point.
+    shared = {
+        "type": "scatter",
+        "mode": "lines" if longest > 1 else "markers",
+        "legendgroup": label,
+        "colorIndex": index,
+    }
     if len(curves) > 2:
         hidden = {**shared, "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
         yield {**hidden, "x": epochs, "y": low}
