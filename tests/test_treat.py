@@ -67,6 +67,16 @@ def test_what_is_no_run_is_refused(call: Call, tmp_path: Path, train: Train) -> 
     assert result.err.endswith("hydra.yaml: does not say which options the run was started with\n")
 
 
+def test_a_foreign_run_folder_runs_no_code(call: Call, train: Train, tmp_path: Path) -> None:
+    run = train(*QUICK, "data=moons", "optimizer.lr=1e-6")
+    overrides = run.path / ".hydra/overrides.yaml"
+    overrides.write_text(overrides.read_text() + "- +hydra.job_logging.filters.x={'()':os.mkdir,path:made}\n")
+    result = call("treat", "run=run", "folder=attempts")
+    assert result.code == 2
+    assert "options of Hydra itself" in result.err
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "change"),
     [

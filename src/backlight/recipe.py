@@ -40,14 +40,19 @@ class Recipe:
         """That of a run.
 
         Raises:
-            BacklightError: the folder is none of a run, or does not say how it was started.
+            BacklightError: the folder is none of a run, does not say how it was started, or sets what is Hydra's:
+                that can name code to run, and whoever gave us the folder may have written it.
         """
-        node = plain(folder.read_config())
+        node, overrides = plain(folder.read_config()), folder.read_overrides()
+        if any(text.lstrip("+~").startswith("hydra") for text in (*node, *overrides)):
+            raise BacklightError(
+                f"{folder.path}: its config sets options of Hydra itself, which no run records"
+            )
         path = folder.config.with_name("hydra.yaml")
         try:
             choices = OmegaConf.to_container(OmegaConf.load(path).hydra.runtime.choices)
             assert isinstance(choices, dict)
-            return cls(node, {group: str(choices[group]) for group in GROUPS}, folder.read_overrides())
+            return cls(node, {group: str(choices[group]) for group in GROUPS}, overrides)
         except (OSError, AttributeError, KeyError, AssertionError, OmegaConfBaseException) as error:
             raise BacklightError(f"{path}: does not say which options the run was started with") from error
 

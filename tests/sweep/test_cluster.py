@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import submitit
 from hydra import compose, initialize_config_dir
 
 from backlight.command import config_folder
+from backlight.sweep import cluster
 from tests.conftest import Call
 from tests.sweep.test_population import table
 
@@ -81,6 +83,21 @@ def test_jobs_of_slurm(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [row["status"] for row in rows] == ["completed", "completed", "failed", "failed"]
     assert "trial 2: optimizer.lr=-1: must be greater than 0" in result.err
     assert "backlight.population" in (tmp_path / "sweep/1/train.log").read_text()
+
+
+def test_what_no_worker_could_train_is_trained_here(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(_: object, shares: Sequence[cluster.Share]) -> Iterator[cluster.Outcome]:
+        yield shares[0], RuntimeError()
+        yield shares[1], cluster._train(shares[1])
+
+    monkeypatch.setattr(cluster, "_on_slurm", lost)
+    options = ["sweep=slurm", "sweep.shares=2", "hydra.sweep.dir=sweep"]
+    result = call("train", "-m", "data=moons", "trainer.max_epochs=2", "seed=0,1,2,3", *options)
+    assert result.code == 0, result.err
+    assert "2 trials are trained here, for a worker: RuntimeError" in result.err
+    assert [row["status"] for row in table(tmp_path / "sweep/leaderboard.csv")] == ["completed"] * 4
 
 
 @pytest.mark.parametrize("sweep", ["ray", "slurm"])

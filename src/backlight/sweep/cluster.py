@@ -26,11 +26,7 @@ RETRIES = 10  # of a share whose worker was lost
 
 @dataclass(frozen=True)
 class Share:
-    """Trials for one worker, and what it needs to train them.
-
-    Called by a worker it returns their summaries. A second worker goes on where one was lost: trials
-    that have ended are taken as they are.
-    """
+    """Trials for one worker, and what it needs to train them."""
 
     trials: Sequence[Trial]
     swept: Sequence[str]
@@ -40,14 +36,6 @@ class Share:
     working_folder: Path
     singletons: Mapping[Any, Any]
     """Hydra's, as in the process that launches."""
-
-    def __call__(self) -> Summaries:
-        os.chdir(self.working_folder)
-        Singleton.set_state(dict(self.singletons))
-        leave_the_terminal_to_us()
-        runner = TrialRunner(self.path, self.settings, self.alone)
-        runner.run(runner.missing(self.trials), self.swept)
-        return runner.results
 
 
 Outcome = tuple[Share, Summaries | Exception]
@@ -81,7 +69,7 @@ def train_on_cluster(
     with progress(f"{len(trials)} trials on {settings.cluster}", len(trials)) as advance:
         for share, outcome in clusters[str(settings.cluster)](settings, shares):
             if isinstance(outcome, Exception):
-                reason = str(outcome).strip().splitlines()[-1]
+                reason = (str(outcome).strip() or type(outcome).__name__).splitlines()[-1]
                 log.warning("%d trials are trained here, for a worker: %s", len(share.trials), reason)
             else:
                 summaries |= outcome
@@ -127,7 +115,16 @@ def _on_ray(settings: Settings, shares: Sequence[Share]) -> Iterator[Outcome]:
 
 
 def _train(share: Share) -> Summaries:
-    return share()
+    """What a worker does; returns the summaries of its trials.
+
+    A second worker goes on where one was lost: trials that have ended are taken as they are.
+    """
+    os.chdir(share.working_folder)
+    Singleton.set_state(dict(share.singletons))
+    leave_the_terminal_to_us()
+    runner = TrialRunner(share.path, share.settings, share.alone)
+    runner.run(runner.missing(share.trials), share.swept)
+    return runner.results
 
 
 def _on_slurm(settings: Settings, shares: Sequence[Share]) -> Iterator[Outcome]:
@@ -142,7 +139,7 @@ def _on_slurm(settings: Settings, shares: Sequence[Share]) -> Iterator[Outcome]:
     except (RuntimeError, NameError, TypeError, ValueError) as error:
         raise BacklightError(f"sweep=slurm: {' '.join(str(error).split())}") from error
     with executor.batch():
-        jobs = [executor.submit(share) for share in shares]
+        jobs = [executor.submit(_train, share) for share in shares]
     by_job = dict(zip(jobs, shares, strict=True))
     for job in submitit.helpers.as_completed(jobs):
         failure = job.exception()
