@@ -17,11 +17,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from backlight.accelerator import Accelerator, require_accelerator
+from backlight.backprop.sparse import Rows
 from backlight.callbacks.backprop import BackpropMonitor
 from backlight.callbacks.checkpoints import Checkpoints
 from backlight.callbacks.decision_boundary import DecisionBoundary
 from backlight.callbacks.evaluation_plots import EvaluationPlots
 from backlight.callbacks.gradients import GradientMonitor
+from backlight.callbacks.group_metrics import GroupMetrics
 from backlight.callbacks.metrics_file import MetricsFile
 from backlight.callbacks.progress import ProgressReport
 from backlight.callbacks.stop_hopeless import StopHopeless
@@ -29,7 +31,8 @@ from backlight.callbacks.tensorboard import RunDescription
 from backlight.checkpoint import WholeCheckpointIO, read_checkpoint
 from backlight.classifier import Backward, Classifier
 from backlight.config import build, check, choose, plain
-from backlight.data.module import ClassificationData, Part
+from backlight.data.module import ClassificationData
+from backlight.data.source import Part
 from backlight.data.sources import SOURCES
 from backlight.errors import BacklightError, nearest
 from backlight.loss import BinaryCrossEntropy
@@ -95,6 +98,7 @@ def _assemble(
         RunDescription(OmegaConf.to_yaml(config)),
         MetricsFile(folder.metrics),
         Checkpoints(folder),
+        GroupMetrics(),
     ]
     logger = TensorBoardLogger(
         # Events after the checkpoint are of steps that will be done again: readers drop them.
@@ -125,7 +129,7 @@ def build_data(node: Node, run_seed: int) -> ClassificationData:
     return build(ClassificationData, options, "data", load=load, run_seed=run_seed)
 
 
-def rows_of_run(folder: RunFolder, checkpoint: str, part: Part) -> tuple[ClassificationData, Tensor, Tensor]:
+def rows_of_run(folder: RunFolder, checkpoint: str, part: Part) -> tuple[ClassificationData, Rows, Tensor]:
     """The data of a run, and x and y of one of its parts.
 
     Raises:
@@ -168,6 +172,8 @@ def build_learner(
     check("trainer.max_epochs", trainer.get("max_epochs"), Count)
     network = build_network(model, data)
     algorithm, options = _named(OPTIMIZERS, optimizer, "optimizer")
+    if data.is_sparse and optimizer["name"] != "lbfgs":  # which wants all parameters as one vector
+        network.gather_inputs()
     descent = build(algorithm, options, "optimizer", parameters=list(network.parameters()))
     decay, options = _named(SCHEDULES, scheduler, "scheduler")
     schedule = build(decay, options, "scheduler", optimizer=descent, epochs=trainer["max_epochs"])

@@ -11,7 +11,9 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
-from backlight.data.encoder import FeatureEncoder
+from backlight.backprop.sparse import Rows
+from backlight.data.module import encoder_of
+from backlight.data.source import Encoder
 from backlight.errors import BacklightError
 from backlight.files import write_whole
 from backlight.loss import BinaryCrossEntropy
@@ -62,7 +64,8 @@ class TrainedNetwork:
 
     model: SigmoidMLP
     loss: BinaryCrossEntropy
-    encoder: FeatureEncoder
+    encoder: Encoder
+    kind: str
     class_names: list[str]
 
     @classmethod
@@ -81,13 +84,12 @@ class TrainedNetwork:
                 }
             )
             loss = BinaryCrossEntropy.from_settings(checkpoint["loss"])
-            encoder = FeatureEncoder.from_state_dict(data["encoder"])
-            return cls(model, loss, encoder, list(data["class_names"]))
+            return cls(model, loss, encoder_of(data), data["kind"], list(data["class_names"]))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BacklightError(f"{path}: its weights do not fit its own architecture") from error
 
     @torch.no_grad()
-    def logits(self, x: Tensor, rows_at_once: int = 8192) -> Tensor:
+    def logits(self, x: Rows, rows_at_once: int = 8192) -> Tensor:
         """`[rows, outputs]` on the CPU for encoded features `[rows, features]`."""
         device = next(self.model.parameters()).device
         return torch.cat([self.model(part.to(device)).cpu() for part in x.split(rows_at_once)])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from backlight.backprop.sparse import Rows
 from backlight.backprop.step import Backpropagation, BackwardPass
 from backlight.backprop.trace import AutogradRecorder
 from backlight.chunk import steps_at_once
@@ -105,7 +106,7 @@ class Classifier(LightningModule):
         self.val_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
         self.test_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Rows) -> Tensor:
         logits: Tensor = self.model(x)
         return logits
 
@@ -199,7 +200,7 @@ class Classifier(LightningModule):
         )
 
     def _step(
-        self, update: Update, step: int, x: Tensor, y: Tensor, batch_size: float, *, with_loss: bool
+        self, update: Update, step: int, x: Rows, y: Tensor, batch_size: float, *, with_loss: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Make one optimizer step; returns the logits and the loss before it, the latter if asked for."""
         due = [observer for observer in self._observers if observer.is_due(step)]
@@ -238,7 +239,7 @@ class Classifier(LightningModule):
         return update
 
     def _by_equations(
-        self, x: Tensor, y: Tensor, batch_size: float, observe: Sequence[Observe], *, with_loss: bool
+        self, x: Rows, y: Tensor, batch_size: float, observe: Sequence[Observe], *, with_loss: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Fill `.grad`; returns the logits and, if asked for, the loss."""
         passed = self._propagation.backpropagate(
@@ -251,7 +252,7 @@ class Classifier(LightningModule):
         return passed.logits, self.loss(passed.logits, y, batch_size) if with_loss else None
 
     def _by_autograd(
-        self, x: Tensor, y: Tensor, batch_size: float, observe: Sequence[Observe], *, with_loss: bool
+        self, x: Rows, y: Tensor, batch_size: float, observe: Sequence[Observe], *, with_loss: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The same by PyTorch, which needs the loss in any case."""
         with AutogradRecorder(self.model) if observe else nullcontext() as recorder:
@@ -277,5 +278,7 @@ class Classifier(LightningModule):
     def _average_gradients(self) -> None:
         """Take the mean over processes, as autograd's own hooks would."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        mean = self.trainer.strategy.reduce(nn.utils.parameters_to_vector(gradients), reduce_op="mean")
-        nn.utils.vector_to_parameters(mean, gradients)
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        mean: Tensor = self.trainer.strategy.reduce(together, reduce_op="mean")
+        for gradient, own in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(own.view(gradient.shape))

@@ -1,21 +1,22 @@
 """Entry point: loss and metrics of a trained run, on its own rows or on other data."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 from rich import get_console
 from rich.table import Table
-from torch import Tensor
 
 from backlight.accelerator import Accelerator, device_of
 from backlight.assemble import Node, build_data, rows_of_run
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
-from backlight.data.module import EVALUATION_ROWS, Part, tensors
-from backlight.data.source import Labelled
+from backlight.data.module import tensors
+from backlight.data.source import Labelled, Part
 from backlight.errors import BacklightError
-from backlight.metrics import EpochMetrics, every_metric, number
+from backlight.metrics import EpochMetrics, every_metric, group_metrics, number
 from backlight.ranges import Natural
 from backlight.run_folder import RunFolder
 
@@ -55,19 +56,24 @@ def evaluate(
     network = TrainedNetwork.load(folder.checkpoint(checkpoint))
     device = device_of(accelerator, "accelerator")
     if data is None:
-        _, x, y = rows_of_run(folder, checkpoint, part)
+        of_run, x, y = rows_of_run(folder, checkpoint, part)
+        groups, judged_by = of_run.groups(part), of_run.judged_by
     else:
-        x, y = _other_rows(data, seed, network)
+        other = _other_rows(data, seed, network)
+        (x, y), groups, judged_by = tensors(other, network.encoder), other.groups, other.judged_by
     network.model.to(device)
+    logits = network.logits(x)
     metrics = EpochMetrics(network.loss, every_metric(y.shape[1]))
-    for rows, targets in zip(x.split(EVALUATION_ROWS), y.split(EVALUATION_ROWS), strict=True):
-        metrics.update(network.logits(rows), targets)
-    values = {name: number(value) for name, value in sorted(metrics.compute().items())}
+    metrics.update(logits, y)
+    found = metrics.compute()
+    if groups is not None and judged_by is not None:
+        found |= group_metrics(logits, y, torch.from_numpy(groups), judged_by)
+    values = {name: number(value) for name, value in sorted(found.items())}
     _show(values, len(x))
     return values
 
 
-def _other_rows(node: Node, seed: int, network: TrainedNetwork) -> tuple[Tensor, Tensor]:
+def _other_rows(node: Node, seed: int, network: TrainedNetwork) -> Labelled:
     source = build_data(node, run_seed=seed).load()
     unknown = [name for name in source.class_names if name not in network.class_names]
     if unknown:
@@ -76,7 +82,11 @@ def _other_rows(node: Node, seed: int, network: TrainedNetwork) -> tuple[Tensor,
         )
     codes = np.array([network.class_names.index(name) for name in source.class_names])
     labels = codes[source.labels]
-    return tensors(Labelled(source.rows, labels, source.feature_names, network.class_names), network.encoder)
+    if source.kind != network.kind:
+        raise BacklightError(
+            f"data.source={node.get('source')}: gives {source.kind}; the run learned {network.kind}"
+        )
+    return replace(source, labels=labels, class_names=network.class_names)
 
 
 def _show(values: dict[str, float], rows: int) -> None:

@@ -14,7 +14,8 @@ from backlight.assemble import Node, build_loss, build_network
 from backlight.backprop.trace import trace
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build
-from backlight.data.module import PARTS, ClassificationData
+from backlight.data.module import ClassificationData
+from backlight.data.source import PARTS
 from backlight.diagnosis.measure import (
     batch_signal,
     best_step,

@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from omegaconf import DictConfig
@@ -12,17 +12,24 @@ from rich.table import Table
 from torch import Tensor
 
 from backlight.assemble import rows_of_run
+from backlight.backprop.sparse import Rows, SparseRows
 from backlight.backprop.trace import LayerTrace, Trace, trace
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
 from backlight.data.encoder import as_text
-from backlight.data.module import Part, targets
-from backlight.data.table import read_table
+from backlight.data.kinds import KINDS
+from backlight.data.module import encoded, targets
+from backlight.data.source import Part
 from backlight.errors import BacklightError
 from backlight.metrics import predicted, probabilities
 from backlight.model import SigmoidMLP
 from backlight.ranges import Count, Natural
 from backlight.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    pass
+
+ROWS_AT_ONCE = 4096  # read while looking for one
 
 
 def run(config: DictConfig) -> None:
@@ -50,7 +57,7 @@ def explain(
         run: the run folder of the network.
         row: which row, counted from 0.
         part: of the run's own rows.
-        input: a CSV or Parquet file whose row is taken instead.
+        input: new rows of the kind that the run learned, of which one is taken instead.
         label: the true class of the row of `input`; None reads it from the column of the run's target.
         checkpoint: which of the run's checkpoints.
         top: neurons and features that are shown per layer.
@@ -72,22 +79,26 @@ def explain(
         if row >= len(x):
             raise BacklightError(f"row={row}: {where} are numbered from 0 to {len(x) - 1}")
         x, y = x[row : row + 1], y[row : row + 1]
+    if isinstance(x, SparseRows):
+        x = x.to_dense()
     _show(network, x.double(), y.double(), f"row {row} of {where}", config["optimizer"]["lr"], top)
 
 
 def _row_of_file(
     network: TrainedNetwork, path: Path, row: int, target: str | None, label: object
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Rows, Tensor]:
+    import pandas as pd
+
     seen = 0
-    for chunk in read_table(path):
-        if row < seen + len(chunk):
+    for chunk in KINDS[network.kind].read(network.encoder, path, ROWS_AT_ONCE):
+        if row < seen + len(chunk.rows):
             break
-        seen += len(chunk)
+        seen += len(chunk.rows)
     else:
         raise BacklightError(f"row={row}: {path} has {seen} rows, numbered from 0")
-    line = chunk.iloc[row - seen : row - seen + 1]
+    line = chunk.rows[row - seen : row - seen + 1]
     if label is None:
-        if target not in line.columns:
+        if not isinstance(line, pd.DataFrame) or target not in line.columns:
             raise BacklightError(
                 f"label: the true class is needed, and {path} has no column '{target or 'of the target'}'; "
                 f"give label=…; allowed: {', '.join(network.class_names)}"
@@ -96,7 +107,7 @@ def _row_of_file(
     if str(label) not in network.class_names:
         raise BacklightError(f"label={label}: no such class; allowed: {', '.join(network.class_names)}")
     code = torch.tensor([network.class_names.index(str(label))])
-    return torch.from_numpy(network.encoder.transform(line)), targets(code, network.class_names)
+    return encoded(line, network.encoder), targets(code, network.class_names)
 
 
 def _show(network: TrainedNetwork, x: Tensor, y: Tensor, title: str, lr: float, top: int) -> None:
@@ -134,14 +145,15 @@ def _verdict(network: TrainedNetwork, record: Trace, y: Tensor) -> str:
 def _inputs(network: TrainedNetwork, first: LayerTrace, x: Tensor, top: int) -> Table:
     gradient = (first.delta @ first.weight)[0]
     encoder = network.encoder
+    names, mean, scale = encoder.feature_names, encoder.mean, encoder.scale
     shown = gradient.abs().argsort(descending=True, stable=True)[:top].tolist()
     table = _table(f"inputs{_of(len(shown), len(x))}", "feature", "value", "x", "∂L/∂x")
     for index in shown:
-        value = x[index].item() * encoder.scale[index] + encoder.mean[index]
-        if abs(value) < 1e-6 * encoder.scale[index]:
+        value = x[index].item() * scale[index] + mean[index]
+        if abs(value) < 1e-6 * scale[index]:
             value = 0.0  # what standardising in float32 left of it
         table.add_row(
-            escape(encoder.feature_names[index]),
+            escape(names[index]),
             f"{value:.4g}",
             f"{x[index]:+.4f}",
             f"{gradient[index]:+.2e}",
@@ -157,6 +169,7 @@ def _layer(layer: LayerTrace, names: list[str], above: LayerTrace | None, y: Ten
     source = "y" if above is None else "delta most from"
     title = f"{layer.name}{_of(len(shown), len(delta))}"
     table = _table(title, "neuron", "z", "a", "σ'(z)", "delta", "share", "z most from", source)
+    assert isinstance(layer.input, Tensor)
     fed = layer.weight * layer.input[0]  # [out, in]: what each input adds to z
     for neuron in shown:
         strongest = int(fed[neuron].abs().argmax())

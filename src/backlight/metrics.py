@@ -18,7 +18,9 @@ from torchmetrics.classification import (
     MulticlassCalibrationError,
     MulticlassF1Score,
 )
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 
+from backlight.data.source import JudgedBy
 from backlight.loss import BinaryCrossEntropy
 
 
@@ -63,6 +65,35 @@ def every_metric(num_outputs: int) -> MetricCollection:
             "calibration_error": MulticlassCalibrationError(num_outputs),
         }
     return MetricCollection(metrics, compute_groups=False)
+
+
+RANKED = 10  # places at the top of a ranking
+
+
+def group_metrics(logits: Tensor, y: Tensor, groups: Tensor, judged_by: JudgedBy) -> dict[str, Tensor]:
+    """What rows of one group come to together, as a mean over groups.
+
+    Of sentences the share in which every row is right. Of rankings how often the positive row is among the ten
+    most probable, and its discounted gain there (HR@10 and NDCG@10, He et al., WWW 2017).
+
+    Args:
+        logits, y: `[rows, outputs]`
+        groups: `[rows]` int64
+        judged_by: what groups are.
+    """
+    probability, labels = probabilities(logits), labels_of(y)
+    if judged_by == "sentence":
+        wrong = predicted(probability) != labels
+        of_group = groups.unique(return_inverse=True)[1]
+        return {"sentence_accuracy": (of_group.bincount(wrong.double()) == 0).double().mean()}
+    metrics = MetricCollection(
+        {
+            f"hit_rate_{RANKED}": RetrievalHitRate(top_k=RANKED),
+            f"ndcg_{RANKED}": RetrievalNormalizedDCG(top_k=RANKED),
+        }
+    )
+    found: dict[str, Tensor] = metrics(probability, labels, indexes=groups)
+    return found
 
 
 class EpochMetrics(nn.Module):

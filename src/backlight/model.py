@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backlight.backprop.activations import ACTIVATIONS, ActivationName
+from backlight.backprop.sparse import Rows, affine
 
 Init = Literal["default", "xavier", "lecun", "normal", "zeros", "constant"]
 
@@ -16,7 +17,7 @@ Init = Literal["default", "xavier", "lecun", "normal", "zeros", "constant"]
 class SigmoidMLP(nn.Module):
     """A multilayer perceptron that returns logits.
 
-    `x [batch, num_features]` → `Linear → σ → … → Linear` → logits `[batch, num_outputs]`.
+    `x [batch, num_features]`, sparse or not → `Linear → σ → … → Linear` → logits `[batch, num_outputs]`.
 
     Args:
         num_features: columns of x.
@@ -74,16 +75,24 @@ class SigmoidMLP(nn.Module):
         """The layers in the order of the forward pass."""
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        *hidden, output = self.layers
-        for layer in hidden:
-            x = self.activation.function(layer(x))
-        logits: Tensor = output(x)
-        return logits
+    def gather_inputs(self) -> None:
+        """Lay the first layer's weights out in memory for sparse rows, each feature's together; values stay."""
+        first = self.linear_layers[0]
+        first.weight.data = first.weight.data.mT.contiguous().mT
+
+    def forward(self, x: Rows) -> Tensor:
+        first, *others = self.layers
+        z: Tensor = first(x)
+        for layer in others:
+            z = layer(self.activation.function(z))
+        return z
 
 
 class _Linear(nn.Linear):
-    """A linear layer that leaves its weights, and the global generator, as they are."""
+    """A linear layer that takes sparse rows too, and leaves its weights, and the global generator, as they are."""
+
+    def forward(self, input: Rows) -> Tensor:
+        return affine(input, self.weight, self.bias)
 
     def reset_parameters(self) -> None:
         """Nothing: `_initialise` does it."""

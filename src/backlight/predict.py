@@ -1,4 +1,4 @@
-"""Entry point: label and probability for every row of a new table."""
+"""Entry point: label and probability for every new row, of a table or of whatever kind the run learned."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +12,10 @@ from rich import get_console
 from backlight.accelerator import Accelerator, device_of
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
-from backlight.data.table import PARQUET_SUFFIXES, read_table
+from backlight.data.kinds import KINDS
+from backlight.data.module import encoded
+from backlight.data.source import Chunk
+from backlight.data.table import PARQUET_SUFFIXES
 from backlight.errors import BacklightError
 from backlight.files import whole_file
 from backlight.metrics import predicted, probabilities
@@ -39,18 +42,22 @@ def predict(
     output: str,
     checkpoint: Literal["best", "last"] = "best",
     rows_per_chunk: Count = 100_000,
+    top: Count | None = None,
     accelerator: Accelerator = "auto",
 ) -> int:
     """Predict a table in chunks, so that it may be larger than memory; returns the number of rows.
 
     Args:
         run: the run folder of the network.
-        input: a CSV or Parquet file with the columns of training; others are ignored.
+        input: new rows of the kind that the run learned. Of a table: a file with the columns of training; others are
+            ignored.
         output: the file to write, Parquet if its name ends so, else CSV. Its columns are `label`,
-            `probability` (of that label) and `p_<class>` for every class. An old file stays until the
-            new one is complete.
+            `probability` (of that label) and `p_<class>` for every class, after those that tell the row: the file, the
+            token, the user and the item. An old file stays until the new one is complete.
         checkpoint: which of the run's checkpoints.
         rows_per_chunk: rows in memory at a time.
+        top: of each user of a file without items, the items most probably liked: how many. The file needs the user's
+            column only; what a user has touched in training is left out.
         accelerator: where to compute.
 
     Raises:
@@ -59,24 +66,29 @@ def predict(
     source, target = Path(input), Path(output)
     network = TrainedNetwork.load(RunFolder(run).checkpoint(checkpoint))
     network.model.to(device_of(accelerator, "accelerator"))
+    if top is not None and network.kind != "pairs":
+        raise BacklightError(f"top={top}: this run has no users and items; allowed: null")
     if target.resolve() == source.resolve():
         raise BacklightError(f"output={output}: is the input itself; give another file")
     rows = 0
     with _writing(target) as write:
-        for chunk in read_table(source, rows_per_chunk):
-            if len(chunk):
-                write(_predict_rows(network, chunk))
-                rows += len(chunk)
+        for chunk in KINDS[network.kind].read(network.encoder, source, rows_per_chunk):
+            if len(chunk.rows):
+                predictions = _predict_rows(network, chunk)
+                if top is not None:
+                    predictions = predictions.nlargest(top, f"p_{network.class_names[-1]}")
+                write(predictions)
+                rows += len(predictions)
         if rows == 0:
-            raise BacklightError(f"input={input}: the file has a header but no rows")
+            raise BacklightError(f"input={input}: holds no rows")
     get_console().print(f"{rows:,} rows predicted: {output}", soft_wrap=True, highlight=False)
     return rows
 
 
-def _predict_rows(network: TrainedNetwork, rows: "pd.DataFrame") -> "pd.DataFrame":
+def _predict_rows(network: TrainedNetwork, chunk: Chunk) -> "pd.DataFrame":
     import pandas as pd
 
-    logits = network.logits(torch.from_numpy(network.encoder.transform(rows)))
+    logits = network.logits(encoded(chunk.rows, network.encoder))
     probability = probabilities(logits)
     chosen = predicted(probability)
     if probability.ndim == 1:
@@ -85,10 +97,8 @@ def _predict_rows(network: TrainedNetwork, rows: "pd.DataFrame") -> "pd.DataFram
         "label": [network.class_names[index] for index in chosen.tolist()],
         "probability": probability.gather(1, chosen[:, None])[:, 0].numpy(),
     }
-    return pd.DataFrame(
-        columns
-        | {f"p_{name}": probability[:, index].numpy() for index, name in enumerate(network.class_names)}
-    )
+    columns |= {f"p_{name}": probability[:, index].numpy() for index, name in enumerate(network.class_names)}
+    return pd.concat([chunk.keys.reset_index(drop=True), pd.DataFrame(columns)], axis=1)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from backlight.backprop.sparse import outer, squared_norms
 from backlight.backprop.trace import LayerTrace
 
 SATURATED = 0.05  # of a slope: a fifth of the sigmoid's largest, ¼
@@ -63,8 +64,8 @@ class LayerContributions:
         """
         layer = self.layer
         sign = layer.delta.sign()
-        length = (1 + layer.input.square().sum(dim=-1, keepdim=True)).sqrt()
-        weights, bias = sign.mT @ (layer.input / length), (sign.mT @ (1 / length))[..., 0]
+        units = sign / self._squared_inputs.sqrt()[..., None]
+        weights, bias = outer(units, layer.input), units.sum(dim=-2)
         rows = sign.abs().sum(dim=-2)
         pairs = weights.square().sum(dim=-1) + bias.square() - rows
         return torch.where(rows > 1, pairs / (rows * (rows - 1)), torch.nan)
@@ -134,7 +135,7 @@ class LayerContributions:
     @cached_property
     def _squared_inputs(self) -> Tensor:
         """`‖ã_b‖² […, batch]`"""
-        return 1 + _norm(self.layer.input, dim=-1).square()
+        return 1 + squared_norms(self.layer.input)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ numbered BP1 to BP4 as in Nielsen, *Neural Networks and Deep Learning*, chapter 
 
 Every tensor has a leading member axis, so that one call trains one network or a thousand:
 weights `W_l [members, out, in]`, biases `b_l [members, 1, out]`, inputs and targets
-`[members, batch, ·]`. L is the mean binary cross-entropy over the batch and the outputs.
+`[members, batch, ·]`; x may be `SparseRows`. L is the mean binary cross-entropy over the batch and the outputs.
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from backlight.backprop.activations import Activation
+from backlight.backprop.sparse import Rows, affine, outer
 
 
 @dataclass(frozen=True)
 class ForwardPass:
     """What the forward pass leaves behind for the backward pass.
 
-    `activations[l]` is the input of layer `l`, so `activations[0]` is x; `pre_activations[l]` is its
-    `z = a Wᵀ + b`. Both are lists of `[members, batch, neurons]`.
+    `x [members, batch, features]` went in; `pre_activations[l]` is `z_l = a_{l−1} W_lᵀ + b_l` of layer l and
+    `activations[l]` its `a_l = σ(z_l)`, but for the last layer. Both are lists of `[members, batch, neurons]`.
     """
 
+    x: Rows
     activations: list[Tensor]
     pre_activations: list[Tensor]
+
+    @property
+    def inputs(self) -> list[Rows]:
+        """Of each layer."""
+        return [self.x, *self.activations]
 
     @property
     def logits(self) -> Tensor:
@@ -87,16 +94,15 @@ def _terms(y: Tensor, batch_size: float | None) -> float:
 
 
 def forward(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Activation
+    x: Rows, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Activation
 ) -> ForwardPass:
     """`z_l = a_{l−1} W_lᵀ + b_l`, `a_l = σ(z_l)`; the last layer stays a logit."""
-    activations, pre_activations = [x], []
-    for weight, bias in zip(weights, biases, strict=True):
-        z = torch.baddbmm(bias, activations[-1], weight.mT)
-        pre_activations.append(z)
-        if len(pre_activations) < len(weights):
-            activations.append(activation.function(z))
-    return ForwardPass(activations, pre_activations)
+    pre_activations = [affine(x, weights[0], biases[0])]
+    activations = []
+    for weight, bias in zip(weights[1:], biases[1:], strict=True):
+        activations.append(activation.function(pre_activations[-1]))
+        pre_activations.append(torch.baddbmm(bias, activations[-1], weight.mT))
+    return ForwardPass(x, activations, pre_activations)
 
 
 def deltas(
@@ -109,7 +115,7 @@ def deltas(
     """
     contributions = [delta]
     for layer in range(len(weights) - 2, -1, -1):
-        slope = activation.derivative(passed.pre_activations[layer], passed.activations[layer + 1])
+        slope = activation.derivative(passed.pre_activations[layer], passed.activations[layer])
         contributions.append(torch.bmm(contributions[-1], weights[layer + 1]).mul_(slope))
     return contributions[::-1]
 
@@ -120,6 +126,6 @@ def gradients(passed: ForwardPass, layer_deltas: Sequence[Tensor]) -> list[tuple
     Returns `(weight gradient [members, out, in], bias gradient [members, 1, out])` per layer.
     """
     return [
-        (torch.bmm(delta.mT, activation), delta.sum(dim=-2, keepdim=True))
-        for delta, activation in zip(layer_deltas, passed.activations, strict=True)
+        (outer(delta, fed), delta.sum(dim=-2, keepdim=True))
+        for delta, fed in zip(layer_deltas, passed.inputs, strict=True)
     ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from backlight.backprop.equations import binary_cross_entropy
+from backlight.backprop.sparse import Rows
 from backlight.backprop.trace import trace
 from backlight.model import SigmoidMLP
 
@@ -44,7 +45,7 @@ class Agreement:
 
 def gradcheck(
     model: SigmoidMLP,
-    x: Tensor,
+    x: Rows,
     y: Tensor,
     positive_weight: Tensor | None = None,
     *,
@@ -55,7 +56,7 @@ def gradcheck(
 
     Args:
         model: the network.
-        x: `[batch, features]`
+        x: `[batch, features]`, sparse or not.
         y: `[batch, outputs]`, in [0, 1].
         positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
         max_entries: per parameter; of larger ones so many are drawn at random for the differences, which
@@ -90,21 +91,21 @@ def gradcheck(
 @torch.no_grad()
 def _central_differences(
     model: SigmoidMLP,
-    x: Tensor,
+    x: Rows,
     y: Tensor,
     positive_weight: Tensor | None,
     parameter: Tensor,
     entries: Tensor,
 ) -> Tensor:
     """`(L(θ + h) − L(θ − h)) / 2h` for each entry of the parameter."""
-    flat = parameter.view(-1)
     found = torch.empty(len(entries), dtype=torch.float64)
-    for position, entry in enumerate(entries.tolist()):
-        value = flat[entry].item()
+    for position, entry in enumerate(entries):
+        place = torch.unravel_index(entry, parameter.shape)
+        value = parameter[place].item()
         losses = []
         for moved in (value + STEP, value - STEP):
-            flat[entry] = moved
+            parameter[place] = moved
             losses.append(binary_cross_entropy(model(x), y, positive_weight).item())
-        flat[entry] = value
+        parameter[place] = value
         found[position] = (losses[0] - losses[1]) / (2 * STEP)
     return found

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from backlight.backprop import equations
 from backlight.backprop.equations import ForwardPass
+from backlight.backprop.sparse import Rows, concatenate
 from backlight.model import SigmoidMLP
 
 
@@ -38,6 +39,7 @@ def join(passes: Sequence[BackwardPass]) -> BackwardPass:
         return passes[0]
     return BackwardPass(
         ForwardPass(
+            concatenate([passed.forward.x for passed in passes]),
             _join([passed.forward.activations for passed in passes]),
             _join([passed.forward.pre_activations for passed in passes]),
         ),
@@ -72,7 +74,7 @@ class Backpropagation:
 
     def backward_pass(
         self,
-        x: Tensor,
+        x: Rows,
         y: Tensor,
         positive_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
@@ -81,7 +83,7 @@ class Backpropagation:
         """Differentiate the mean BCE of this batch; the model and its `.grad` stay as they are.
 
         Args:
-            x: `[batch, features]`
+            x: `[batch, features]`, sparse or not.
             y: `[batch, outputs]`, in [0, 1].
             positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
             sample_weight: `[batch, 1]`, see there.
@@ -94,7 +96,7 @@ class Backpropagation:
 
     def backpropagate(
         self,
-        x: Tensor,
+        x: Rows,
         y: Tensor,
         positive_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
@@ -105,6 +107,11 @@ class Backpropagation:
         for (weight, bias), (weight_gradient, bias_gradient) in zip(
             self._parameters, result.gradients, strict=True
         ):
-            weight.grad = weight_gradient[0]
+            # Optimizers want the memory of a gradient to run as that of its parameter does.
+            weight.grad = _laid_out_like(weight, weight_gradient[0])
             bias.grad = bias_gradient[0, 0]
         return result
+
+
+def _laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:
+    return gradient.contiguous() if weight.is_contiguous() else gradient.mT.contiguous().mT

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backlight.backprop import equations
 from backlight.backprop.activations import Activation
 from backlight.backprop.equations import ForwardPass
+from backlight.backprop.sparse import Rows
 from backlight.backprop.step import Backpropagation, BackwardPass
 from backlight.model import SigmoidMLP
 
@@ -36,7 +37,7 @@ class LayerTrace:
 
     name: str
     weight: Tensor
-    input: Tensor
+    input: Rows
     pre_activation: Tensor
     activation: Tensor
     slope: Tensor
@@ -55,7 +56,7 @@ class Trace:
 
 def trace(
     model: nn.Module,
-    x: Tensor,
+    x: Rows,
     y: Tensor,
     positive_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
@@ -67,7 +68,7 @@ def trace(
     Args:
         model: a `SigmoidMLP`; for autograd any chain of `nn.Linear` layers with biases and elementwise
             activations between them that returns logits.
-        x: `[batch, features]`
+        x: `[batch, features]`, sparse or not.
         y: `[batch, outputs]`, in [0, 1].
         positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
         sample_weight: `[batch, 1]`, see there.
@@ -103,7 +104,7 @@ def layers_of(
     """
     forward = passed.forward
     probability = torch.sigmoid(forward.logits)
-    activations = [*forward.activations[1:], probability]
+    activations = [*forward.activations, probability]
     if passed.slopes is not None:
         slopes = passed.slopes
     else:
@@ -115,7 +116,7 @@ def layers_of(
         LayerTrace(
             name,
             weights[index],
-            forward.activations[index],
+            forward.inputs[index],
             forward.pre_activations[index],
             activations[index],
             slopes[index],
@@ -154,13 +155,13 @@ class AutogradRecorder:
     def __init__(self, model: nn.Module) -> None:
         self.linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
         self.names: list[str] = []
-        self.inputs: list[Tensor] = []
+        self.inputs: list[Rows] = []
         self.pre_activations: list[Tensor] = []
         self._slopes: list[Tensor] = []
 
     def __enter__(self) -> "AutogradRecorder":
-        def keep(name: str, a_in: Tensor, z: Tensor) -> None:
-            if self.pre_activations:
+        def keep(name: str, a_in: Rows, z: Tensor) -> None:
+            if self.pre_activations and isinstance(a_in, Tensor):
                 self._slopes.append(_elementwise_derivative(a_in, self.pre_activations[-1]))
             self.names.append(name)
             self.inputs.append(a_in)
@@ -218,7 +219,8 @@ class AutogradRecorder:
         """
         return BackwardPass(
             ForwardPass(
-                [a_in.detach()[None] for a_in in self.inputs],
+                self.inputs[0].detach()[None],
+                [a_in.detach()[None] for a_in in self.inputs[1:] if isinstance(a_in, Tensor)],
                 [z.detach()[None] for z in self.pre_activations],
             ),
             [delta[None] for delta in deltas],
@@ -230,7 +232,7 @@ class AutogradRecorder:
 @torch.enable_grad()
 def _by_autograd(
     model: nn.Module,
-    x: Tensor,
+    x: Rows,
     y: Tensor,
     positive_weight: Tensor | None,
     sample_weight: Tensor | None,

@@ -279,7 +279,7 @@ class _Record:
 
     def forget(self) -> None:
         """Give up what was measured, which may be all that keeps it in memory."""
-        self.passed = BackwardPass(ForwardPass([], []), [], [])
+        self.passed = BackwardPass(ForwardPass(torch.empty(0), [], []), [], [])
         self.before, self.after = [], []
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from backlight.callbacks.reach import data_of, writer_of
 from backlight.data.module import ClassificationData
@@ -31,7 +32,7 @@ class DecisionBoundary(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert trainer.max_epochs is not None
-        if data_of(trainer).num_features == 2:
+        if data_of(trainer).num_features == 2 and not data_of(trainer).is_sparse:
             spaced = np.geomspace(1, trainer.max_epochs, self.max_pictures)
             self._epochs = {int(epoch) for epoch in np.round(spaced)}
 
@@ -49,6 +50,7 @@ def draw(data: ClassificationData, network: LightningModule, title: str) -> "Fig
     from matplotlib.figure import Figure
 
     x, y = data.part("train")
+    assert isinstance(x, Tensor)
     corner_low, corner_high = x.amin(dim=0), x.amax(dim=0)
     margin = (0.1 * (corner_high - corner_low)).clamp(min=0.1)  # a constant feature has no range
     ticks = [

@@ -7,8 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from backlight.callbacks.reach import data_of, writer_of
-from backlight.data.module import EVALUATION_ROWS
+from backlight.callbacks.reach import data_of, outputs_of, writer_of
 from backlight.metrics import labels_of, predicted, probabilities
 from backlight.ranges import Count
 
@@ -33,8 +32,7 @@ class EvaluationPlots(Callback):
         if writer is None:
             return
         data = data_of(trainer)
-        x, y = data.part("test")
-        logits = torch.cat([pl_module(rows.to(pl_module.device)).cpu() for rows in x.split(EVALUATION_ROWS)])
+        logits, y = outputs_of(pl_module, data, "test")
         probability = probabilities(logits)
         labels, guesses = labels_of(y).numpy(), predicted(probability).numpy()
         chance = _per_class(probability.numpy())

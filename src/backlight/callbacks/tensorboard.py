@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from backlight.backprop.sparse import SparseRows
 from backlight.callbacks.reach import data_of, writer_of
 
 
@@ -76,6 +77,8 @@ class RunDescription(Callback):
             return
         writer.add_text("config", f"```yaml\n{self.config}\n```", trainer.global_step)
         rows = data_of(trainer).part("train")[0][:1].to(pl_module.device)
+        if isinstance(rows, SparseRows):  # the tracer knows tensors only; the function is the same
+            rows = rows.to_dense()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's own deprecation
             writer.add_graph(pl_module.model, rows)

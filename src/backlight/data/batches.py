@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor]
+from backlight.backprop.sparse import Rows, concatenate
+
+Batch = tuple[Rows, Tensor]
 
 
 class EpochShuffle:
@@ -48,7 +50,7 @@ class Batches:
             exactly one process.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, x: Rows, y: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.x = x
         self.y = y
         self.batch_size = batch_size
@@ -74,7 +76,7 @@ class Steps:
             number of rows per process, so that the mean of all processes' gradients is exact.
     """
 
-    x: Tensor
+    x: Rows
     y: Tensor
     rows: list[int]
     batch_sizes: Sequence[float]
@@ -84,7 +86,7 @@ class Steps:
         x, y = batch
         return cls(x, y, [len(x)], [len(x)])
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+    def __iter__(self) -> Iterator[tuple[Rows, Tensor, float]]:
         """x, y and batch size of each step."""
         return zip(self.x.split(self.rows), self.y.split(self.rows), self.batch_sizes, strict=True)
 
@@ -102,7 +104,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        x: Tensor,
+        x: Rows,
         y: Tensor,
         batch_size: int,
         seed: int | None = None,
@@ -128,21 +130,19 @@ class TrainingBatches:
         return -(-self.num_batches // self.steps_at_once)
 
     def __iter__(self) -> Iterator[Steps]:
-        order = None if self.sampler.seed is None else self.sampler.order().to(self.x.device)
+        order = None if self.sampler.seed is None else self.sampler.order().to(self.y.device)
         rows_at_once = self.steps_at_once * self.batch_size
         for start in range(0, len(self.x), rows_at_once):
             rows = slice(start, start + rows_at_once)
-            x, y = (rows_of[rows if order is None else order[rows]] for rows_of in (self.x, self.y))
+            index = rows if order is None else order[rows]
+            x, y = self.x[index], self.y[index]
             sizes = [len(batch) for batch in y.split(self.batch_size)]
             if self.world_size > 1:
-                x, y = (self._share(tensor) for tensor in (x, y))
+                x = concatenate([batch[self.rank :: self.world_size] for batch in x.split(self.batch_size)])
+                y = torch.cat([batch[self.rank :: self.world_size] for batch in y.split(self.batch_size)])
             yield Steps(
                 x,
                 y,
                 [len(range(self.rank, size, self.world_size)) for size in sizes],
                 [size / self.world_size for size in sizes],
             )
-
-    def _share(self, rows: Tensor) -> Tensor:
-        """Of the rows of whole batches those of this process."""
-        return torch.cat([batch[self.rank :: self.world_size] for batch in rows.split(self.batch_size)])

@@ -72,12 +72,7 @@ class FeatureEncoder:
         mean, scale = np.zeros(encoded.shape[1]), np.ones(encoded.shape[1])
         if standardize:
             numeric = _is_number(columns)
-            values = encoded[:, numeric].astype(np.float64)
-            mean[numeric] = values.mean(axis=0)
-            deviation = values.std(axis=0)
-            # A feature that is constant in training must not be divided by rounding noise.
-            constant = deviation <= 1e-7 * np.abs(mean[numeric])
-            scale[numeric] = np.where(constant, 1.0, deviation)
+            mean[numeric], scale[numeric] = mean_and_scale(encoded[:, numeric])
         return cls(columns, mean.tolist(), scale.tolist())
 
     @property
@@ -112,6 +107,14 @@ class FeatureEncoder:
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "FeatureEncoder":
         return cls([Column(**column) for column in state["columns"]], state["mean"], state["scale"])
+
+
+def mean_and_scale(values: NDArray[Any]) -> tuple[Doubles, Doubles]:
+    """`[features]` each, of `[n, features]`: the mean and the standard deviation to divide by."""
+    wide = values.astype(np.float64)
+    mean, deviation = wide.mean(axis=0), wide.std(axis=0)
+    # A feature that is constant in training must not be divided by rounding noise.
+    return mean, np.where(deviation <= 1e-7 * np.abs(mean), 1.0, deviation)
 
 
 def as_numbers(series: "pd.Series[Any]") -> tuple[Doubles, NDArray[np.bool_]]:

@@ -10,16 +10,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from backlight.backprop.sparse import Rows, SparseRows
 from backlight.data.batches import Batch, Batches, TrainingBatches
-from backlight.data.encoder import FeatureEncoder
-from backlight.data.source import Labelled
+from backlight.data.kinds import KINDS
+from backlight.data.source import PARTS, Encoder, Ints, JudgedBy, Labelled, Part, RawRows
 from backlight.data.splits import split
 from backlight.data.synthetic import perturbed
 from backlight.errors import BacklightError
 from backlight.ranges import Count, Fraction, Natural
-
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 EVALUATION_ROWS = 8192  # rows per batch where nothing is learned; bounds the memory of activations
 
@@ -36,7 +34,7 @@ class ClassificationData(LightningDataModule):
         val_fraction, test_fraction: shares of all rows that are held out.
         stratify: keep the class proportions in every part.
         standardize: subtract the training mean of every numeric feature and divide by its standard
-            deviation.
+            deviation; for what has no numeric features it changes nothing.
         max_categories: a text column with more different values is refused as a feature.
         label_noise, imbalance: see `backlight.data.synthetic.perturbed`.
         seed: of the split and the perturbations.
@@ -71,9 +69,12 @@ class ClassificationData(LightningDataModule):
         self.seed = seed
         self.steps_at_once = 1
         """Batches that the training loader hands over together."""
-        self.encoder: FeatureEncoder
+        self.encoder: Encoder
         self.class_names: list[str]
-        self._parts: dict[Part, tuple[Tensor, Tensor]] = {}
+        self.judged_by: JudgedBy | None = None
+        self._kind: str
+        self._parts: dict[Part, tuple[Rows, Tensor]] = {}
+        self._groups: dict[Part, Ints] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Load, split and encode; the second call does nothing."""
@@ -81,23 +82,24 @@ class ClassificationData(LightningDataModule):
             return
         source = perturbed(self.load(), self.seed, label_noise=self.label_noise, imbalance=self.imbalance)
         rows = split(
-            source.labels,
-            source.class_names,
+            source,
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             stratify=self.stratify,
             seed=self.seed,
         )
-        self.class_names = source.class_names
-        self.encoder = FeatureEncoder.fit(
-            source.take(rows["train"]).rows,
-            source.feature_names,
-            standardize=self.standardize,
-            max_categories=self.max_categories,
-        )
-        self._parts = {
-            part: tensors(source.take(rows[part]), self.encoder) for part in PARTS if len(rows[part])
-        }
+        self.class_names, self._kind, self.judged_by = source.class_names, source.kind, source.judged_by
+        options = dict(source.options)
+        if source.kind == "columns":
+            options |= {"feature_names": source.feature_names, "max_categories": self.max_categories}
+        train = source.take(rows["train"])
+        self.encoder = KINDS[source.kind].fit(train.rows, standardize=self.standardize, **options)
+        for part in PARTS:
+            if len(rows[part]):
+                chosen = train if part == "train" else source.take(rows[part])
+                self._parts[part] = tensors(chosen, self.encoder)
+                if chosen.groups is not None:
+                    self._groups[part] = chosen.groups
 
     @property
     def feature_names(self) -> list[str]:
@@ -105,7 +107,12 @@ class ClassificationData(LightningDataModule):
 
     @property
     def num_features(self) -> int:
-        return len(self.feature_names)
+        return self.part("train")[0].shape[-1]
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether x is `SparseRows`."""
+        return isinstance(self.part("train")[0], SparseRows)
 
     @property
     def num_outputs(self) -> int:
@@ -115,12 +122,16 @@ class ClassificationData(LightningDataModule):
         """Whether the part holds any rows."""
         return name in self._parts
 
-    def part(self, name: Part) -> tuple[Tensor, Tensor]:
+    def part(self, name: Part) -> tuple[Rows, Tensor]:
         """`(x [rows, features], y [rows, outputs])`, both float32; no rows where the part is empty."""
-        return self._parts.get(name) or (
-            torch.empty(0, self.num_features),
-            torch.empty(0, self.num_outputs),
-        )
+        if name in self._parts:
+            return self._parts[name]
+        x, y = self._parts["train"]
+        return x[:0], y[:0]
+
+    def groups(self, name: Part) -> Ints | None:
+        """`[rows]` the group of each row of the part; None where rows have none."""
+        return self._groups.get(name)
 
     def positive_weight(self) -> Tensor:
         """Negative over positive training rows per output: the weight that balances the classes."""
@@ -162,7 +173,7 @@ class ClassificationData(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What prediction needs to read new rows, as plain data."""
-        return {"encoder": self.encoder.state_dict(), "class_names": self.class_names}
+        return {"kind": self._kind, "encoder": self.encoder.state_dict(), "class_names": self.class_names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that the data is what it was in the run of this state.
@@ -170,8 +181,8 @@ class ClassificationData(LightningDataModule):
         Raises:
             BacklightError: the columns, classes or training statistics have changed.
         """
-        encoder = FeatureEncoder.from_state_dict(state_dict["encoder"])
-        if self.class_names != state_dict["class_names"] or not self.encoder.is_close(encoder):
+        is_same = self._kind == state_dict["kind"] and self.class_names == state_dict["class_names"]
+        if not is_same or not self.encoder.is_close(encoder_of(state_dict)):
             raise BacklightError("data: columns, classes or training rows differ from those of the run")
 
     def _held_out(self, name: Part) -> Batches | list[Batches]:
@@ -180,7 +191,7 @@ class ClassificationData(LightningDataModule):
         x, y, rank, world_size = self._on_device(name)
         return Batches(x, y, EVALUATION_ROWS, rank, world_size)
 
-    def _on_device(self, name: Part) -> tuple[Tensor, Tensor, int, int]:
+    def _on_device(self, name: Part) -> tuple[Rows, Tensor, int, int]:
         """The part on the device of this process, its rank, and how many processes there are."""
         x, y = self.part(name)
         if not self.trainer:
@@ -194,10 +205,24 @@ def outputs_for(class_names: list[str]) -> int:
     return 1 if len(class_names) == 2 else len(class_names)
 
 
-def tensors(source: Labelled, encoder: FeatureEncoder) -> tuple[Tensor, Tensor]:
+def encoder_of(state_dict: dict[str, Any]) -> Encoder:
+    """The encoder in the state of a `ClassificationData`.
+
+    Raises:
+        KeyError, TypeError: it is not such a state.
+    """
+    return KINDS[state_dict["kind"]].restore(state_dict["encoder"])
+
+
+def encoded(rows: RawRows, encoder: Encoder) -> Rows:
+    """`x [rows, features]` float32 of raw rows."""
+    x = encoder.transform(rows)
+    return x if isinstance(x, SparseRows) else torch.from_numpy(np.ascontiguousarray(x))
+
+
+def tensors(source: Labelled, encoder: Encoder) -> tuple[Rows, Tensor]:
     """`x [rows, features]` and `y [rows, outputs]` of labelled rows, both float32."""
-    x = torch.from_numpy(np.ascontiguousarray(encoder.transform(source.rows)))
-    return x, targets(torch.from_numpy(source.labels), source.class_names)
+    return encoded(source.rows, encoder), targets(torch.from_numpy(source.labels), source.class_names)
 
 
 def targets(labels: Tensor, class_names: list[str]) -> Tensor:

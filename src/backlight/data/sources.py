@@ -1,8 +1,13 @@
 """Every data source by its name in the config."""
 
 from backlight.data import bundled, synthetic
+from backlight.data.audio import audio
+from backlight.data.images import images
+from backlight.data.ratings import ratings
 from backlight.data.source import Source
 from backlight.data.table import table
+from backlight.data.tagging import tagging
+from backlight.data.text import text
 
 SOURCES: dict[str, Source] = {
     "synthetic": synthetic.synthetic,
@@ -18,4 +23,9 @@ SOURCES: dict[str, Source] = {
     "iris": bundled.iris,
     "wine": bundled.wine,
     "table": table,
+    "images": images,
+    "text": text,
+    "tagging": tagging,
+    "audio": audio,
+    "ratings": ratings,
 }

@@ -1,5 +1,6 @@
 """Generated data: scikit-learn's generators, parity and spirals. All are functions of a seed."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -165,5 +166,5 @@ def perturbed(source: Labelled, seed: int, *, label_noise: float, imbalance: flo
         labels = source.labels.copy()
         wrong = random.permutation(len(labels))[: round(label_noise * len(labels))]
         labels[wrong] = (labels[wrong] + random.integers(1, num_classes, len(wrong))) % num_classes
-        source = Labelled(source.rows, labels, source.feature_names, source.class_names)
+        source = replace(source, labels=labels)
     return source

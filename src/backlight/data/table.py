@@ -1,14 +1,14 @@
-"""The user's own table: a CSV or Parquet file."""
+"""The user's own table: a CSV, Parquet or JSON-lines file."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backlight.data.encoder import as_numbers
-from backlight.data.source import Labelled
+from backlight.data.source import Labelled, numbered
 from backlight.errors import BacklightError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_NUMERIC_CLASSES = 20  # more different non-integer targets than this are a regression problem
 PARQUET_SUFFIXES = (".parquet", ".pq")
+JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 
 def table(
@@ -26,11 +27,12 @@ def table(
     drop: list[str] | None = None,
     categorical: list[str] | None = None,
 ) -> Labelled:
-    """Rows of a CSV or Parquet file, one column of which holds the classes.
+    """Rows of a file, one column of which holds the classes.
 
     Args:
         seed: not used; the file is what it is.
-        path: the file; Parquet if its name ends in .parquet or .pq, else CSV with a header line.
+        path: the file; Parquet if its name ends in .parquet or .pq, JSON lines if in .jsonl or .ndjson, else CSV
+            with a header line.
         target: the column that holds the classes.
         drop: columns that are not features.
         categorical: numeric columns whose numbers are names, such as postal codes.
@@ -38,26 +40,39 @@ def table(
     Raises:
         BacklightError: the file cannot be read, is empty, or `target` cannot be learned.
     """
-    import pandas as pd
-
-    frame = pd.concat(read_table(path), ignore_index=True)
-    if frame.empty:
-        raise BacklightError(f"data.path={path}: the file has a header but no rows")
-    for option, names in (("target", [target]), ("drop", drop or []), ("categorical", categorical or [])):
-        for name in names:
-            if name not in frame.columns:
-                raise BacklightError(
-                    f"data.{option}={name}: no such column in {path}; it has {', '.join(map(str, frame.columns))}"
-                )
+    frame = whole_table(path)
+    require_columns(frame, path, target=[target], drop=drop, categorical=categorical)
     names, class_names = class_labels(frame[target], target)
-    codes = {name: code for code, name in enumerate(class_names)}
     rows = frame.drop(columns=[target, *(drop or [])])
     if rows.shape[1] == 0:
         raise BacklightError(f"data.path={path}: no column is left as a feature besides '{target}'")
     for name in categorical or []:
         rows[name] = rows[name].astype("category")
-    labels = np.array([codes[name] for name in names], dtype=np.int64)
-    return Labelled(rows, labels, [str(name) for name in rows.columns], class_names)
+    return Labelled(rows, numbered(names, class_names), [str(name) for name in rows.columns], class_names)
+
+
+def whole_table(path: str) -> "pd.DataFrame":
+    """Every row of the file.
+
+    Raises:
+        BacklightError: as `read_table`, or it has no rows.
+    """
+    import pandas as pd
+
+    frame = pd.concat(read_table(path), ignore_index=True)
+    if frame.empty:
+        raise BacklightError(f"data.path={path}: the file has a header but no rows")
+    return frame
+
+
+def require_columns(frame: "pd.DataFrame", path: str, **options: Sequence[str] | None) -> None:
+    """Raises a BacklightError where an option of the data names a column that is not there."""
+    for option, names in options.items():
+        for name in names or []:
+            if name not in frame.columns:
+                raise BacklightError(
+                    f"data.{option}={name}: no such column in {path}; it has {', '.join(map(str, frame.columns))}"
+                )
 
 
 def class_labels(column: "pd.Series[Any]", target: str) -> tuple[list[str], list[str]]:
@@ -107,6 +122,8 @@ def read_table(path: str | Path, rows_per_chunk: int = 100_000) -> Iterator["pd.
     try:
         if path.suffix.lower() in PARQUET_SUFFIXES:
             chunks = _read_parquet(path, rows_per_chunk)
+        elif path.suffix.lower() in JSON_SUFFIXES:
+            chunks = _read_json_lines(path, rows_per_chunk)
         else:
             chunks = _read_csv(path, rows_per_chunk)
         for chunk in chunks:
@@ -131,6 +148,15 @@ def _read_parquet(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
             yield file.schema_arrow.empty_table().to_pandas()
         for batch in file.iter_batches(rows_per_chunk):
             yield batch.to_pandas()
+
+
+def _read_json_lines(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
+    import pandas as pd
+
+    with path.open(encoding="utf-8-sig") as file:
+        yield from pd.read_json(
+            file, orient="records", lines=True, chunksize=rows_per_chunk, dtype=False, convert_dates=False
+        )  # type: ignore[call-overload]  # its stubs know True only
 
 
 def _read_csv(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:

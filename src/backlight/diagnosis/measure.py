@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from backlight.backprop.contributions import contributions
 from backlight.backprop.equations import binary_cross_entropy, forward
+from backlight.backprop.sparse import Rows, SparseRows, affine, squared_norms
 from backlight.backprop.trace import LayerTrace, Trace
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Neighbourhoods
 from backlight.model import SigmoidMLP
@@ -38,7 +39,7 @@ def layer_states(record: Trace, model: SigmoidMLP) -> list[LayerState]:
 
 
 def best_step(
-    model: SigmoidMLP, record: Trace, x: Tensor, y: Tensor, positive_weight: Tensor | None, rates: Tensor
+    model: SigmoidMLP, record: Trace, x: Rows, y: Tensor, positive_weight: Tensor | None, rates: Tensor
 ) -> tuple[float, float]:
     """Of how many learning rates a good step along the gradient is, at most a million; by how much it lowers the loss.
 
@@ -52,14 +53,18 @@ def best_step(
         rates: `[2]`: what the optimizer multiplies the gradient with, and its sign with (Adam and its kin
             take steps of about the same size in every weight).
     """
-    lengths = torch.tensor(STEP_LENGTHS, device=x.device).reshape(-1, 1, 1)
+    lengths = torch.tensor(STEP_LENGTHS, device=y.device).reshape(-1, 1, 1)
     weights, biases = [], []
+    first, *others = record.layers
     with torch.no_grad():
-        for source, layer in zip(model.linear_layers, record.layers, strict=True):
+        # The first layer, which may be wide, moves in proportion: a step of each length is not computed anew.
+        moved = affine(x, _step(first.weight_gradient, rates), _step(first.bias_gradient, rates))
+        a = model.activation.function(first.pre_activation - lengths * moved)
+        for source, layer in zip(model.linear_layers[1:], others, strict=True):
             weights.append(source.weight - lengths * _step(layer.weight_gradient, rates))
             biases.append(source.bias - lengths * _step(layer.bias_gradient, rates))
         # Every length at once: as many networks, stacked.
-        stacked = forward(x.expand(len(lengths), -1, -1), weights, biases, model.activation).logits
+        stacked = forward(a, weights, biases, model.activation).logits
         losses = [binary_cross_entropy(logits, y, positive_weight).item() for logits in stacked]
     gains = record.loss.item() - np.array([math.inf if math.isnan(loss) else loss for loss in losses])
     if gains.max() <= 0:
@@ -70,7 +75,7 @@ def best_step(
 
 
 @torch.no_grad()
-def first_non_finite(model: SigmoidMLP, record: Trace, x: Tensor, rates: Tensor) -> tuple[str, str] | None:
+def first_non_finite(model: SigmoidMLP, record: Trace, x: Rows, rates: Tensor) -> tuple[str, str] | None:
     """The layer and the first tensor of it that one more step along the gradient makes infinite or NaN.
 
     In the order in which they are computed: what the last pass had, then each new weight, then the
@@ -116,7 +121,7 @@ def perfect_loss(y: Tensor, positive_weight: Tensor | None) -> float:
 
 
 def data_state(
-    parts: Mapping[str, tuple[Tensor, Tensor]], feature_names: list[str], class_shares: Floats
+    parts: Mapping[str, tuple[Rows, Tensor]], feature_names: list[str], class_shares: Floats
 ) -> DataState:
     """What the symptoms look at of the rows.
 
@@ -128,24 +133,45 @@ def data_state(
     x, y = parts["train"]
     known, counts = np.unique(row_keys(x, y), return_counts=True)
     # Rows with a continuous feature do not come twice by chance.
-    is_continuous = (
-        max(len(column.unique()) for column in x[:ROWS_AT_ONCE].T) > min(len(known), ROWS_AT_ONCE) / 2
-    )
+    is_continuous = most_distinct(x[:ROWS_AT_ONCE]) > min(len(known), ROWS_AT_ONCE) / 2
     repeated = {}
     for name, part in parts.items():
         if name != "train":
             is_known = np.isin(row_keys(*part), known)
             repeated[name] = (int(is_known.sum()), float(is_known.mean()))
+    means, deviations = map(_numbers, location_and_spread(x))
     return DataState(
         class_shares,
         feature_names,
-        _numbers(x.mean(dim=0)),
-        _numbers(x.std(dim=0, correction=0)),
+        means,
+        deviations,
         0.0 if is_continuous else float(counts[counts > 1].sum() / counts.sum()),
         repeated,
-        neighbourhoods(x, y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0].long()),
+        neighbourhoods(x, y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0].long())
+        if isinstance(x, Tensor)
+        else None,
         {name: len(part[0]) for name, part in parts.items()},
     )
+
+
+def most_distinct(x: Rows) -> int:
+    """Of all columns the most different values in one; of sparse rows those that are not 0."""
+    if isinstance(x, Tensor):
+        return max(len(column.unique()) for column in x.T)
+    pairs = torch.stack([x.columns.double(), x.values.double()], dim=1).unique(dim=0)
+    return int(pairs[:, 0].long().bincount().max()) if len(pairs) else 0
+
+
+def location_and_spread(x: Rows) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `[features]` of each column.
+
+    Of sparse rows, whose features are rare by nature, 0 and the root mean square of what is not 0.
+    """
+    if isinstance(x, Tensor):
+        return x.mean(dim=0), x.std(dim=0, correction=0)
+    zeros = x.values.new_zeros(x.num_features)
+    squares = zeros.index_add(0, x.columns, x.values.square())
+    return zeros, (squares / x.columns.bincount(minlength=x.num_features).clamp(min=1)).sqrt()
 
 
 def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
@@ -192,23 +218,31 @@ def batch_signal(record: Trace, batch_size: int) -> float:
         rows = len(layer.delta)
         squares = layer.weight_gradient.double().square().sum() + layer.bias_gradient.double().square().sum()
         signal += float(squares)
-        inputs = 1 + layer.input.double().square().sum(dim=-1)
+        inputs = 1 + squared_norms(layer.input.double())
         power += float(rows * (layer.delta.double().square().sum(dim=-1) * inputs).sum())
     noise = power - signal
     return batch_size * signal / noise if noise > 0 else math.inf
 
 
-def row_keys(x: Tensor, y: Tensor) -> NDArray[np.int64]:
-    """One number per row `[rows]`: the same for rows that are equal in every bit (but −0 is 0), and by chance for
-    others with a probability of 2⁻⁶³: the sum of their bits as integers, each column with a weight of its own.
+def row_keys(x: Rows, y: Tensor) -> NDArray[np.int64]:
+    """One number per row `[rows]`, sparse or not: the same for rows that are equal in every bit (but −0 is 0), and
+    by chance for others with a probability of 2⁻⁶³: the sum of their bits as integers, each column with a weight of its own.
     """
     draw = np.random.default_rng(0).integers(-(2**63), 2**63, x.shape[1] + y.shape[1], dtype=np.int64)
     weights = torch.from_numpy(draw | 1)
     keys = []
-    for rows in zip(x.split(ROWS_AT_ONCE), y.split(ROWS_AT_ONCE), strict=True):
-        bits = (torch.cat(rows, dim=1) + 0.0).view(torch.int32).to(torch.int64)
-        keys.append((bits * weights).sum(dim=1))
+    for rows, labels in zip(x.split(ROWS_AT_ONCE), y.split(ROWS_AT_ONCE), strict=True):
+        of_labels = (_bits(labels) * weights[x.shape[1] :]).sum(dim=1)
+        if isinstance(rows, SparseRows):
+            keys.append(of_labels.index_add(0, rows.row_of_entry, _bits(rows.values) * weights[rows.columns]))
+        else:
+            keys.append(of_labels + (_bits(rows) * weights[: x.shape[1]]).sum(dim=1))
     return torch.cat(keys).numpy()
+
+
+def _bits(numbers: Tensor) -> Tensor:
+    """Of float32, as int64; −0 as 0."""
+    return (numbers + 0.0).view(torch.int32).to(torch.int64)
 
 
 def _step(gradient: Tensor, rates: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from backlight.callbacks.stop_hopeless import StopHopeless
 from backlight.classifier import Backward
-from backlight.data.module import PARTS, ClassificationData
+from backlight.data.module import ClassificationData
+from backlight.data.source import PARTS
 from backlight.loss import BinaryCrossEntropy
 from backlight.model import SigmoidMLP
 

@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 
 from backlight.classifier import diverged
 from backlight.data.batches import EpochShuffle
-from backlight.data.module import EVALUATION_ROWS, PARTS, Part
+from backlight.data.module import EVALUATION_ROWS, ClassificationData
+from backlight.data.source import PARTS, Part
 from backlight.metrics import labels_of, probabilities
 from backlight.population.member import Member
 from backlight.population.metrics import cheap_metrics, every_metric
@@ -57,7 +58,7 @@ class _Task:
         weights = [member.loss.positive_weight for member in members]
         one = torch.ones(some.num_outputs)
         return cls(
-            {part: torch.cat([data.part(part)[0] for data in sets.values()]).to(device) for part in parts},
+            {part: torch.cat([_rows_of(data, part) for data in sets.values()]).to(device) for part in parts},
             {part: torch.cat([data.part(part)[1] for data in sets.values()]).to(device) for part in parts},
             {part: len(some.part(part)[0]) for part in parts},
             torch.tensor([[numbers[id(member.data)]] for member in members], device=device),
@@ -98,6 +99,13 @@ class _Task:
         labels = labels_of(y.reshape(-1, outputs)).reshape(members, rows)
         found = metrics(probability.squeeze(2) if outputs == 1 else probability, labels)
         return {"loss": each.mean(dim=(1, 2)), **found}
+
+
+def _rows_of(data: ClassificationData, part: Part) -> Tensor:
+    """X of a part; sparse rows are not stacked but trained alone."""
+    x = data.part(part)[0]
+    assert isinstance(x, Tensor)
+    return x
 
 
 class Judge(Protocol):

@@ -16,7 +16,7 @@ from rich.table import Table
 from yaml import YAMLError
 
 from backlight.config import build, plain
-from backlight.data.module import PARTS
+from backlight.data.source import PARTS
 from backlight.errors import BacklightError
 from backlight.files import whole_file
 from backlight.run_folder import RunFolder

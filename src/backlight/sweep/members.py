@@ -47,6 +47,8 @@ class MemberBuilder:
         if options.get("devices", 1) != 1 or optimizer.get("name") not in STACKED:
             return None
         rows = self._rows(data, seed)
+        if rows.is_sparse:  # its first layer is large, so that stacking saves nothing
+            return None
         learner = build_learner(model, loss, optimizer, scheduler, trainer, rows)
         member = Member(
             learner.network,

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from backlight.data.module import PARTS
+from backlight.data.source import PARTS
 from backlight.errors import nearest
 from backlight.metrics import every_metric
 from backlight.ranges import Count, Natural

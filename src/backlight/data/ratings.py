@@ -1,0 +1,338 @@
+"""Who liked what: ratings or interactions of users with items."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backlight.backprop.sparse import SparseRows
+from backlight.data.encoder import FeatureEncoder, as_numbers, as_text
+from backlight.data.source import Chunk, Ints, Labelled, sparse_rows
+from backlight.data.table import read_table, require_columns, whole_table
+from backlight.errors import BacklightError
+from backlight.ranges import Count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEAVE_ONE_OUT = (
+    3  # interactions that a user must have to be judged: one each to train, to choose and to judge
+)
+
+
+def ratings(
+    seed: int,
+    *,
+    path: str,
+    user: str = "user",
+    item: str = "item",
+    rating: str | None = "rating",
+    threshold: float = 4.0,
+    time: str | None = None,
+    user_columns: list[str] | None = None,
+    item_columns: list[str] | None = None,
+    negatives: Count = 4,
+    candidates: Count = 99,
+) -> Labelled:
+    """Pairs of a user and an item, and whether the user likes it.
+
+    With `rating` each row is labelled by whether it reaches the threshold. Without, each row is a positive, and
+    items that the user has not touched are drawn as negatives; each user's last item is held out among
+    `candidates` such items to judge by, the last but one to choose the epoch by (He et al., WWW 2017, §4.1).
+
+    Args:
+        seed: of the negatives.
+        path: a CSV, Parquet or JSON-lines file.
+        user, item: the columns that name them.
+        rating: the column of ratings or clicks; None takes every row for a positive.
+        threshold: the least rating of a positive.
+        time: the column of numbers or dates that tells which rows are last: with ratings the last of all are held out,
+            without them each user's last, which is else the last in the file.
+        user_columns, item_columns: what else is known of users and of items.
+        negatives: drawn for each positive of the training rows.
+        candidates: negatives that the item held out is ranked among.
+
+    Raises:
+        BacklightError: the file cannot be read or cannot be learned.
+    """
+    frame = whole_table(path)
+    columns = {
+        "user": [user],
+        "item": [item],
+        "rating": [rating] if rating else [],
+        "time": [time] if time else [],
+    }
+    require_columns(frame, path, **columns, user_columns=user_columns, item_columns=item_columns)
+    for option, column in (("user", user), ("item", item)):
+        if frame[column].isna().any():
+            row = int(frame[column].isna().to_numpy().argmax()) + 1
+            raise BacklightError(
+                f"data.{option}={column}: row {row} names none; fill it in or remove the row"
+            )
+    options = {
+        "user": user,
+        "item": item,
+        "user_columns": user_columns or [],
+        "item_columns": item_columns or [],
+    }
+    when = None if time is None else _times(frame[time], time)
+    if rating is None:
+        return _implicit(frame, when, options, seed, negatives, candidates)
+    numbers, _ = as_numbers(frame[rating])
+    if np.isnan(numbers).any():
+        row = int(np.isnan(numbers).argmax())
+        raise BacklightError(
+            f"data.rating={rating}: row {row + 1} holds '{frame[rating].iloc[row]}'; allowed: numbers (data.rating=null "
+            "takes every row for a positive)"
+        )
+    positive = numbers >= threshold
+    if positive.all() or not positive.any():
+        raise BacklightError(
+            f"data.threshold={threshold}: ratings go from {numbers.min():g} to {numbers.max():g}, so that all rows are "
+            "of one class"
+        )
+    names = [f"below {threshold:g}", f"{threshold:g} or more"]
+    rows = frame.drop(columns=[rating])
+    return Labelled(rows, positive.astype(np.int64), [], names, "pairs", options, ordered_by=when)
+
+
+@dataclass(frozen=True)
+class Side:
+    """Users or items.
+
+    Attributes:
+        column: that names them.
+        names: those of the training rows, sorted.
+        feature_names: of what else is known of them.
+        features: `[names, features]` float32
+    """
+
+    column: str
+    names: list[str]
+    feature_names: list[str]
+    features: Tensor
+
+    @classmethod
+    def fit(cls, rows: "pd.DataFrame", column: str, columns: list[str], standardize: bool) -> "Side":
+        known = rows[[column, *columns]].assign(**{column: as_text(rows[column])})
+        known = known.drop_duplicates(column, keep="last").sort_values(column)
+        features, names = np.zeros((len(known), 0), dtype=np.float32), []
+        if columns:
+            encoder = FeatureEncoder.fit(known[columns], columns, standardize=standardize)
+            features, names = encoder.transform(known[columns]), encoder.feature_names
+        return cls(column, known[column].tolist(), names, torch.from_numpy(np.ascontiguousarray(features)))
+
+    def codes(self, rows: "pd.DataFrame") -> Ints:
+        """`[n]` index into `names`; as many as there are names where it is unknown."""
+        import pandas as pd
+
+        if self.column not in rows.columns:
+            raise BacklightError(f"column '{self.column}' is absent; the model needs it")
+        found = pd.Index(self.names).get_indexer(pd.Index(as_text(rows[self.column])))
+        return np.where(found < 0, len(self.names), found).astype(np.int64)
+
+    def matrix(self) -> Any:
+        """Sparse `[names + 1, names + features]`: a 1 for the name, then the features; the unknown has none."""
+        from scipy.sparse import csr_matrix, eye, hstack, vstack
+
+        known = hstack([eye(len(self.names), dtype=np.float32), csr_matrix(self.features.numpy())])
+        return vstack([known, csr_matrix((1, known.shape[1]), dtype=np.float32)], format="csr")
+
+
+@dataclass(frozen=True)
+class PairEncoder:
+    """A user and an item → `[n, features]`, sparse: a 1 for the user, a 1 for the item, and what is known of them.
+
+    The first layer's columns for them are their embeddings, which it adds: with `W = [V_u E_u, V_i E_i]` this is
+    the first layer of neural collaborative filtering (He et al., WWW 2017, eq. 10) with its two factors
+    multiplied out.
+
+    Attributes:
+        user, item: the two sides.
+        seen: `[2, pairs]` int64, the users and items of positive training rows, by their number.
+    """
+
+    user: Side
+    item: Side
+    seen: Tensor
+
+    @classmethod
+    def fit(
+        cls,
+        rows: "pd.DataFrame",
+        *,
+        standardize: bool,
+        user: str,
+        item: str,
+        user_columns: list[str],
+        item_columns: list[str],
+    ) -> "PairEncoder":
+        """Learn who and what there is.
+
+        Raises:
+            BacklightError: a further column cannot be a feature.
+        """
+        users = Side.fit(rows, user, user_columns, standardize)
+        items = Side.fit(rows, item, item_columns, standardize)
+        touched = rows if TOUCHED not in rows.columns else rows[rows[TOUCHED]]
+        seen = np.stack([users.codes(touched), items.codes(touched)])
+        return cls(users, items, torch.from_numpy(seen))
+
+    @property
+    def feature_names(self) -> list[str]:
+        return [
+            name
+            for side in (self.user, self.item)
+            for name in (*(f"{side.column}={one}" for one in side.names), *side.feature_names)
+        ]
+
+    def transform(self, rows: "pd.DataFrame") -> SparseRows:
+        """Of the columns that name user and item; who is unknown has no entry.
+
+        Raises:
+            BacklightError: a column is absent.
+        """
+        from scipy.sparse import hstack
+
+        return sparse_rows(
+            hstack([side.matrix()[side.codes(rows)] for side in (self.user, self.item)], format="csr")
+        )
+
+    @property
+    def mean(self) -> list[float]:
+        """Zeros: nothing is subtracted of what is mostly 0."""
+        return [0.0] * len(self.feature_names)
+
+    @property
+    def scale(self) -> list[float]:
+        return [1.0] * len(self.feature_names)
+
+    def is_close(self, other: "PairEncoder") -> bool:
+        """Whether both encode alike, but for rounding."""
+        pairs = ((self.user, other.user), (self.item, other.item))
+        return torch.equal(self.seen, other.seen) and all(
+            mine.column == its.column
+            and mine.names == its.names
+            and mine.feature_names == its.feature_names
+            and torch.allclose(mine.features, its.features, rtol=1e-5)
+            for mine, its in pairs
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors for a checkpoint."""
+        return {"user": vars(self.user), "item": vars(self.item), "seen": self.seen}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "PairEncoder":
+        return cls(Side(**state["user"]), Side(**state["item"]), state["seen"])
+
+
+def read_pairs(encoder: PairEncoder, path: Path, rows_per_chunk: int) -> Iterator[Chunk]:
+    """New pairs; a file without items gives each of its users with every item that it has not touched in training."""
+    import pandas as pd
+
+    user, item = encoder.user, encoder.item
+    for frame in read_table(path, rows_per_chunk):
+        if item.column in frame.columns:
+            shown = [column for column in (user.column, item.column) if column in frame.columns]
+            yield Chunk(frame[shown], frame)
+            continue
+        for name, code in zip(as_text(frame[user.column]), user.codes(frame), strict=True):
+            left = np.setdiff1d(np.arange(len(item.names)), encoder.seen[1][encoder.seen[0] == code].numpy())
+            pairs = pd.DataFrame({user.column: name, item.column: np.array(item.names, dtype=object)[left]})
+            yield Chunk(pairs, pairs)
+
+
+TOUCHED = "\0touched"  # no column of a file is called so
+
+
+def _implicit(
+    frame: "pd.DataFrame",
+    when: NDArray[Any] | None,
+    options: dict[str, Any],
+    seed: int,
+    negatives: int,
+    candidates: int,
+) -> Labelled:
+    """Every row a positive, with drawn negatives; the last item of each user held out."""
+    import pandas as pd
+
+    user, item = options["user"], options["item"]
+    if when is not None:
+        frame = frame.iloc[np.argsort(when, kind="stable")]
+    frame = frame.assign(**{user: as_text(frame[user]), item: as_text(frame[item])})
+    frame = frame.drop_duplicates([user, item], keep="last").reset_index(drop=True)
+    user_codes, users = pd.factorize(frame[user])
+    item_codes, items = pd.factorize(frame[item])
+    if len(items) < 3:
+        raise BacklightError(f"data.item={item}: {len(items)} items are too few to rank")
+    positions = frame.groupby(user, sort=False).cumcount(ascending=False).to_numpy()
+    counts = np.bincount(user_codes)[user_codes]
+    parts = np.where(counts < LEAVE_ONE_OUT, 0, np.where(positions == 0, 2, np.where(positions == 1, 1, 0)))
+    random = np.random.default_rng([seed, 2])
+    of_user = frame.groupby(user_codes, sort=True).indices
+    drawn: list[tuple[Ints, int]] = []  # items, part
+    owners: list[int] = []
+    for code in range(len(users)):
+        own = of_user[code]
+        untouched = np.setdiff1d(np.arange(len(items)), item_codes[own])
+        if len(untouched) == 0:
+            continue
+        for part in (0, 1, 2):
+            positives = int((parts[own] == part).sum())
+            if positives == 0:
+                continue
+            if part == 0:
+                chosen = random.choice(untouched, negatives * positives)
+            else:
+                chosen = np.sort(random.choice(untouched, min(candidates, len(untouched)), replace=False))
+            drawn.append((chosen, part))
+            owners.append(code)
+    lengths = [len(chosen) for chosen, _ in drawn]
+    negative_items = np.concatenate([chosen for chosen, _ in drawn]) if drawn else np.empty(0, np.int64)
+    negative_users = np.repeat(np.array(owners, dtype=np.int64), lengths)
+    pairs = pd.DataFrame(
+        {
+            user: np.concatenate([frame[user].to_numpy(), np.asarray(users)[negative_users]]),
+            item: np.concatenate([frame[item].to_numpy(), np.asarray(items)[negative_items]]),
+            TOUCHED: np.repeat([True, False], [len(frame), len(negative_items)]),
+        }
+    )
+    for column, name in ((user, "user_columns"), (item, "item_columns")):
+        if options[name]:
+            known = frame.drop_duplicates(column, keep="last").set_index(column)[options[name]]
+            pairs = pairs.join(known, on=column)
+    labels = pairs[TOUCHED].to_numpy().astype(np.int64)
+    return Labelled(
+        pairs,
+        labels,
+        [],
+        ["no", "yes"],
+        "pairs",
+        options,
+        groups=np.concatenate([user_codes, negative_users]).astype(np.int64),
+        parts=np.concatenate([parts, np.repeat(np.array([p for _, p in drawn], dtype=np.int64), lengths)]),
+        judged_by="ranking",
+    )
+
+
+def _times(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+    """`[n]`, larger is later."""
+    import pandas as pd
+
+    numbers, is_text = as_numbers(column)
+    if is_text.any():
+        dates = pd.to_datetime(column, errors="coerce", format="mixed", utc=True)
+        numbers = dates.astype("int64").to_numpy().astype(np.float64)
+        numbers[dates.isna()] = np.nan
+    if np.isnan(numbers).any():
+        row = int(np.isnan(numbers).argmax())
+        raise BacklightError(
+            f"data.time={name}: row {row + 1} holds '{column.iloc[row]}'; allowed: numbers and dates"
+        )
+    return numbers
