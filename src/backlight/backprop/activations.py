@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ActivationName = Literal["sigmoid", "tanh", "relu", "gelu"]
+ActivationName = Literal["sigmoid", "tanh", "relu", "gelu", "square"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,17 @@ def _gelu_derivative(z: Tensor, _: Tensor) -> Tensor:
     return cumulative + z * density
 
 
+def _square_derivative(z: Tensor, _: Tensor) -> Tensor:
+    """`2z`"""
+    return 2 * z
+
+
 ACTIVATIONS: dict[ActivationName, Activation] = {
     "sigmoid": Activation(torch.sigmoid, _sigmoid_derivative),
     "tanh": Activation(torch.tanh, _tanh_derivative),
     "relu": Activation(torch.relu, _relu_derivative),
     "gelu": Activation(functional.gelu, _gelu_derivative),
+    # Of a user and an item it holds the product of their embeddings: with one hidden layer this is a polynomial
+    # network, the kin of factorization machines (Livni et al. 2014; Blondel et al., ICML 2016).
+    "square": Activation(torch.square, _square_derivative),
 }

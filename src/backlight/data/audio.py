@@ -171,9 +171,7 @@ class AudioEncoder:
         shape = (len(rows), (4 + self.segments) * self.coefficients)
         settings = (shape, self.features, self.rate, self.coefficients, self.segments)
         name = f"audio-{fingerprint(rows, settings)}"
-        values = cached(
-            name, shape, np.dtype(np.float64), lambda into: self._read(rows, into)
-        )
+        values = cached(name, shape, np.dtype(np.float64), lambda into: self._read(rows, into))
         return np.asarray(values)
 
     def _read(self, paths: NDArray[np.str_], into: NDArray[np.float64]) -> None:

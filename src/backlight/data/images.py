@@ -15,7 +15,6 @@ from pydantic import Field
 
 from backlight.data.arrays import class_names_of, pick, read_npz
 from backlight.data.cache import cached, fingerprint
-from backlight.data.encoder import mean_and_scale
 from backlight.data.folders import files_in, read_folder
 from backlight.data.source import Chunk, Floats, Labelled, numbered
 from backlight.errors import BacklightError
@@ -87,14 +86,15 @@ class ImageEncoder:
         height, width: in pixels.
         channels: 1 grey, 3 red, green and blue.
         white: the value of an array's pixel that is 1; files have 255.
-        channel_mean, channel_scale: 0 and 1 when standardising is off.
+        mean: per pixel and channel, the mean image; 0 when standardising is off.
+        channel_scale: the deviation from the mean image, over all pixels of a channel; 1 when standardising is off.
     """
 
     height: int
     width: int
     channels: int
     white: float
-    channel_mean: list[float]
+    mean: list[float]
     channel_scale: list[float]
 
     @classmethod
@@ -108,10 +108,14 @@ class ImageEncoder:
         if rows.dtype.kind != "U" and rows.dtype != np.uint8:
             white = float(max(1.0, np.abs(rows).max()))
         channels = 1 if is_grey else 3
-        plain = cls(height, width, channels, white, [0.0] * channels, [1.0] * channels)
+        size_of_all = height * width * channels
+        plain = cls(height, width, channels, white, [0.0] * size_of_all, [1.0] * channels)
         if not standardize:
             return plain
-        mean, scale = mean_and_scale(plain.transform(rows).reshape(-1, channels))
+        values = plain.transform(rows)
+        mean = values.mean(axis=0, dtype=np.float64)
+        deviation = np.sqrt(values.var(axis=0, dtype=np.float64).reshape(-1, channels).mean(axis=0))
+        scale = np.where(deviation > 0, deviation, 1.0)
         return cls(height, width, channels, white, mean.tolist(), scale.tolist())
 
     @property
@@ -128,15 +132,11 @@ class ImageEncoder:
             BacklightError: a file cannot be read as an image, or arrays are not images.
         """
         pixels = self._decoded(rows) if rows.dtype.kind == "U" else self._resized(rows)
-        shaped = pixels.reshape(-1, self.channels).astype(np.float32)
-        mean, scale = (np.array(each, dtype=np.float32) for each in (self.channel_mean, self.channel_scale))
-        scaled: Floats = ((shaped / np.float32(255) - mean) / scale).reshape(len(rows), -1)
-        return scaled
-
-    @property
-    def mean(self) -> list[float]:
-        """Of each pixel that of its channel."""
-        return self.channel_mean * (self.height * self.width)
+        values = pixels.reshape(len(rows), -1).astype(np.float32)
+        values /= np.float32(255)
+        values -= np.array(self.mean, dtype=np.float32)
+        values /= np.array(self.scale, dtype=np.float32)
+        return values
 
     @property
     def scale(self) -> list[float]:

@@ -52,6 +52,9 @@ def split(source: Labelled, *, val_fraction: float, test_fraction: float, strati
         else:
             setting = f"data.{part}_fraction={fraction}"
             parts["train"], parts[part] = _at_random(parts["train"], source, count, stratify, seed, setting)
+    if not _is_ours(source):
+        # Whoever looks at the first rows shall see a sample.
+        parts["train"] = np.random.default_rng(seed).permutation(parts["train"])
     _require_every_class(source, parts)
     return parts
 
@@ -82,25 +85,29 @@ def _whole_groups(
     rare = np.bincount(pairs[0])[pairs[0]] < FEW_GROUPS
     stays: NDArray[np.bool_] = np.isin(groups[rows], pairs[1][rare])
     movable = rows[~stays]
-    if len(np.unique(groups[movable])) < 2:
+    names = np.unique(groups[movable])
+    if len(names) < 2:
         raise BacklightError(
             f"data.{part}_fraction: {len(np.unique(groups[rows]))} groups are too few to hold some out whole"
         )
-    chosen = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seed)
+    count = min(max(1, round(share * len(names))), len(names) - 1)
+    chosen = GroupShuffleSplit(n_splits=1, test_size=count, random_state=seed)
     kept, held_out = next(chosen.split(movable, groups=groups[movable]))
     return np.sort(np.concatenate([rows[stays], movable[kept]])), movable[held_out]
 
 
+def _is_ours(source: Labelled) -> bool:
+    """Whether rows are held out at random, one by one."""
+    return source.groups is None and source.ordered_by is None and source.parts is None
+
+
 def _require_every_class(source: Labelled, parts: Split) -> None:
     """Of grouped, ordered and given parts only the training part must have it: who made them may know better."""
-    names, is_ours = (
-        source.class_names,
-        all(x is None for x in (source.groups, source.ordered_by, source.parts)),
-    )
+    names = source.class_names
     counts = np.bincount(source.labels, minlength=len(names))
     for part, rows in parts.items():
         present = np.bincount(source.labels[rows], minlength=len(names))
-        if present.min() == 0 and (part == "train" or (is_ours and len(rows) > 0)):
+        if present.min() == 0 and (part == "train" or (_is_ours(source) and len(rows) > 0)):
             missing = int(present.argmin())
             setting = (
                 "data.val_fraction and data.test_fraction" if part == "train" else f"data.{part}_fraction"

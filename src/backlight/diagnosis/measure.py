@@ -165,10 +165,16 @@ def most_distinct(x: Rows) -> int:
 def location_and_spread(x: Rows) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation `[features]` of each column.
 
-    Of sparse rows, whose features are rare by nature, 0 and the root mean square of what is not 0.
+    Of a column that has one value in most rows, as pixels and indicators have, the root mean square distance of the others from it:
+    it is rare, not small. Of sparse rows that value is 0, and so is the mean that is given.
     """
     if isinstance(x, Tensor):
-        return x.mean(dim=0), x.std(dim=0, correction=0)
+        mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0)
+        usual = x[:ROWS_AT_ONCE].median(dim=0).values
+        others = sum((rows != usual).sum(dim=0) for rows in x.split(ROWS_AT_ONCE))
+        # About the usual value the squares are those about the mean and the distance of the two.
+        distance = (len(x) * (deviation.square() + (mean - usual).square()) / others.clamp(min=1)).sqrt()
+        return mean, torch.where((others > 0) & (2 * others < len(x)), distance, deviation)
     zeros = x.values.new_zeros(x.num_features)
     squares = zeros.index_add(0, x.columns, x.values.square())
     return zeros, (squares / x.columns.bincount(minlength=x.num_features).clamp(min=1)).sqrt()

@@ -51,7 +51,8 @@ class DataState:
         class_shares: `[classes]` of the training rows.
         feature_names: of the columns of x.
         feature_means: `[features]` over the training rows, as the network sees them; 0 of sparse rows.
-        feature_deviations: `[features]`; of sparse rows the root mean square of what is not 0.
+        feature_deviations: `[features]`; of a feature with one value in most rows the root mean square distance of the
+            others from it.
         repeated: share of the training rows that occur more than once among them, labels and all, by chance:
             0 where a feature is continuous.
         repeated_in: per part held out, how many of its rows are also training rows, and their share.

@@ -93,7 +93,7 @@ REPEATED, STRAY = 0.01, 3
 rows of few discrete features do; and their least number: iris itself holds one pair of equal flowers."""
 
 CONSTANT_SHARE = 0.1
-"""Of the features: digits has a few pixels that are never written on, which does no harm."""
+"""Of the features: a few are a bias more, which does no harm."""
 
 JUMP, VAL_JUMP = 0.035, 0.045
 """Mean change of the loss from one epoch to the next, relative to the base-rate loss, of a run that jumps about: up to
@@ -286,7 +286,10 @@ def exploding_gradient(seen: Observations) -> Finding | None:
 
 
 def unscaled_features(seen: Observations) -> Finding | None:
-    """Features of very different size, far from 0, or constant."""
+    """Features of very different size, far from 0, or constant.
+
+    Those that are constantly 0 do no harm.
+    """
     spread, mean, names = seen.data.feature_deviations, seen.data.feature_means, seen.data.feature_names
     # Rounding leaves a constant column a deviation of this size; one-hot columns are small by nature.
     varies = spread > 1e-6 * np.maximum(np.abs(mean), 1e-6)
@@ -299,8 +302,9 @@ def unscaled_features(seen: Observations) -> Finding | None:
         if offset.max() > FAR_FROM_ZERO:
             evidence["farthest_mean_in_deviations"] = float(offset.max())
             evidence["farthest"] = names[int(offset.argmax())]
-    if np.mean(~varies) > CONSTANT_SHARE:
-        evidence["constant"] = ", ".join(np.array(names)[~varies][:5])
+    is_constant = ~varies & (np.abs(mean) > 1e-6)
+    if np.mean(is_constant) > CONSTANT_SHARE:
+        evidence["constant"] = ", ".join(np.array(names)[is_constant][:5])
     if not evidence:
         return None
     is_harmless = set(evidence) == {"constant"} or seen.progress() >= LEARNED

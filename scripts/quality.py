@@ -1,0 +1,178 @@
+"""The experiments on real data beside what their users would otherwise take, on the same rows."""
+
+import itertools
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from scipy.sparse import csr_matrix
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.neural_network import MLPClassifier
+
+from backlight.assemble import assemble
+from backlight.backprop.sparse import Rows, SparseRows
+from backlight.command import config_folder
+from backlight.config import plain, task_of
+from backlight.data.module import ClassificationData
+from backlight.data.source import Part
+from backlight.metrics import labels_of
+from backlight.run_folder import RunFolder
+
+Trial = Callable[[int], Any]
+Strengths = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+
+
+def logistic_regressions() -> dict[str, Trial]:
+    """Logistic regression, its C to be tuned."""
+    return {f"C={c:g}": lambda seed, c=c: LogisticRegression(C=c, max_iter=300) for c in Strengths}
+
+
+def networks() -> dict[str, Trial]:
+    """scikit-learn's own multilayer perceptron, as many settings as the sweep of ours had."""
+    grid = itertools.product(((64,), (128,), (256,)), (1e-3, 3e-3), (1e-4, 1e-1), ("relu",))
+    return {
+        f"hidden={hidden} lr={lr:g} alpha={alpha:g} {activation}": (
+            lambda seed, hidden=hidden, lr=lr, alpha=alpha, activation=activation: MLPClassifier(
+                hidden,
+                activation=activation,
+                alpha=alpha,
+                learning_rate_init=lr,
+                max_iter=60,
+                random_state=seed,
+            )
+        )
+        for hidden, lr, alpha, activation in grid
+    }
+
+
+@dataclass(frozen=True)
+class Use:
+    """An experiment, its metric, the peers, and how much better than the best of them ours shall be.
+
+    Attributes:
+        experiment: overrides.
+        metric: of the test rows.
+        peers: per name, the settings among which the validation rows choose.
+        least: what it shall reach in any case.
+        margin: by which it shall be above the best peer.
+    """
+
+    experiment: list[str]
+    metric: str
+    peers: dict[str, dict[str, Trial]]
+    least: float
+    margin: float = 0.0
+
+
+def uses() -> dict[str, Use]:
+    """Every use by its name."""
+    logistic, network = logistic_regressions(), networks()
+    return {
+        "images": Use(["experiment=images"], "accuracy", {"MLPClassifier": network}, 0.93),
+        "text": Use(["experiment=text"], "accuracy", {"LogisticRegression": logistic}, 0.0),
+        "tagging": Use(["experiment=tagging"], "accuracy", {"LogisticRegression": logistic}, 0.90),
+        "speech": Use(["experiment=speech"], "accuracy", {"MLPClassifier": network}, 0.98),
+        # One weight per user and one per film, and nothing else: the bias model.
+        "ratings": Use(["experiment=ratings"], "auroc", {"user and item biases": logistic}, 0.0, 0.02),
+        "clicks": Use(["experiment=clicks"], "hit_rate_10", {}, 0.60),
+        "table": Use(
+            ["experiment=table"], "auroc", {"LogisticRegression": logistic, "MLPClassifier": network}, 0.905
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Score:
+    """What came of one fit: the test metric, the seconds of the fit, and the settings."""
+
+    value: float
+    seconds: float
+    settings: str = ""
+
+
+def ours(use: Use, seed: int) -> tuple[Score, ClassificationData]:
+    """Train and test the experiment as a run does, and give its data."""
+    with task([*use.experiment, f"seed={seed}"]) as config, tempfile.TemporaryDirectory() as folder:
+        experiment = assemble(config, RunFolder(folder))
+        started = time.perf_counter()
+        experiment.trainer.fit(experiment.classifier, datamodule=experiment.data)
+        seconds = time.perf_counter() - started
+        best = RunFolder(folder).checkpoint("best")
+        (values,) = experiment.trainer.test(
+            experiment.classifier,
+            datamodule=experiment.data,
+            ckpt_path=best,
+            verbose=False,
+            weights_only=True,
+        )
+    return Score(values[f"test/{use.metric}"], seconds), experiment.data
+
+
+def theirs(trials: dict[str, Trial], data: ClassificationData, metric: str, seed: int) -> Score:
+    """The trial that is best on the validation rows, fitted on the training rows, as ours; and its fit's time."""
+    (x, y), (x_val, y_val), (x_test, y_test) = (arrays(data, part) for part in ("train", "val", "test"))
+    found: list[tuple[float, Score]] = []
+    for settings, build in trials.items():
+        model = build(seed)
+        started = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(x, y)
+        seconds = time.perf_counter() - started
+        found.append(
+            (
+                judge(model, x_val, y_val, metric),
+                Score(judge(model, x_test, y_test, metric), seconds, settings),
+            )
+        )
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def judge(model: Any, x: Any, y: Any, metric: str) -> float:
+    """The metric of a model of scikit-learn."""
+    if metric == "accuracy":
+        return float(model.score(x, y))
+    return float(roc_auc_score(y, model.predict_proba(x)[:, 1]))
+
+
+def arrays(data: ClassificationData, part: Part) -> tuple[Any, Any]:
+    """X and class numbers as scikit-learn takes them."""
+    x, y = data.part(part)
+    return as_array(x), labels_of(y).numpy()
+
+
+def as_array(x: Rows) -> Any:
+    """A SciPy matrix of sparse rows, else an array."""
+    if not isinstance(x, SparseRows):
+        return x.numpy()
+    return csr_matrix((x.values.numpy(), x.columns.numpy(), x.starts.numpy()), shape=x.shape)
+
+
+@contextmanager
+def task(overrides: list[str]) -> Iterator[dict[str, Any]]:
+    """The config of a run with these overrides, without pictures."""
+    quiet = ["callbacks.progress=null", "callbacks.evaluation_plots=null", "callbacks.decision_boundary=null"]
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        yield plain(task_of(compose("train", [*overrides, *quiet])))
+
+
+def is_there(use: Use) -> bool:
+    """Whether the data of the experiment has been brought by `get_data.py`."""
+    with task(use.experiment) as config:
+        return Path(config["data"]["path"]).exists()
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """The mean, and its standard error."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(
+        values
+    ) > 1 else 0.0
