@@ -47,6 +47,7 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
     """`call("train", "optimizer.lr=0.1")` runs a command in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def run(name: str, *arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])

@@ -55,7 +55,7 @@ class SparseRows:
                 starts = self.starts[start : max(start, stop) + 1]
                 entries = slice(int(starts[0]), int(starts[-1]))
                 return self._with(starts - starts[0], entries)
-            index = torch.arange(start, stop, step, device=self.starts.device)
+            index = torch.arange(start, max(start, stop), step, device=self.starts.device)
         lengths = self.starts.diff()[index]
         starts = functional.pad(lengths.cumsum(0), (1, 0))
         shift = (self.starts[index] - starts[:-1]).repeat_interleave(lengths)

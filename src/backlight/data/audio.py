@@ -183,7 +183,7 @@ class AudioEncoder:
 
         def one(number: int) -> None:
             try:
-                into[number] = self._over_time(self._frames(paths[number]))
+                into[number] = self._over_time(self._frames(str(paths[number])))
             except (OSError, RuntimeError, ValueError) as error:
                 broken.append(f"{paths[number]}: {' '.join(str(error).split())}")
 
@@ -191,7 +191,7 @@ class AudioEncoder:
             list(threads.map(one, range(len(paths))))
         if broken:
             raise BacklightError(
-                f"{len(broken)} of {len(paths)} files cannot be used as recordings, the first being "
+                f"{len(broken)} files cannot be used as recordings, the first being "
                 f"{min(broken)}; repair or remove them"
             )
 

@@ -167,7 +167,7 @@ class ImageEncoder:
 
         def one(number: int) -> None:
             try:
-                into[number] = self._file(paths[number])
+                into[number] = self._file(str(paths[number]))
             except (OSError, ValueError, SyntaxError, struct.error) as error:
                 broken.append(f"{paths[number]}: {' '.join(str(error).split())}")
 
@@ -176,7 +176,7 @@ class ImageEncoder:
                 list(threads.map(one, range(start, min(start + PATHS_AT_ONCE, len(paths)))))
         if broken:
             raise BacklightError(
-                f"{len(broken)} of {len(paths)} files cannot be read as images, the first being "
+                f"{len(broken)} files cannot be read as images, the first being "
                 f"{min(broken)}; repair or remove them"
             )
 
