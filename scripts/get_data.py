@@ -59,10 +59,10 @@ def spoken_digits(content: bytes) -> bytes:
 
 def adult(content: bytes) -> bytes:
     """Its columns have no names in the file; `?` stands for what is missing."""
-    names = (
-        "age workclass fnlwgt education education-num marital-status occupation relationship race sex "
-        "capital-gain capital-loss hours-per-week native-country income"
-    ).split()
+    names = [
+        "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship",
+        "race", "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country", "income",
+    ]  # fmt: skip
     lines = csv.reader(io.StringIO(content.decode()), skipinitialspace=True)
     return _csv([names, *(["" if value == "?" else value for value in line] for line in lines if line)])
 

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra import compose, initialize_config_dir
 from scipy.sparse import csr_matrix
 from sklearn.exceptions import ConvergenceWarning
@@ -28,30 +28,29 @@ from backlight.metrics import labels_of
 from backlight.run_folder import RunFolder
 
 Trial = Callable[[int], Any]
-Strengths = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
 def logistic_regressions() -> dict[str, Trial]:
     """Logistic regression, its C to be tuned."""
-    return {f"C={c:g}": lambda seed, c=c: LogisticRegression(C=c, max_iter=300) for c in Strengths}
+    return {f"C={c:g}": partial(_logistic_regression, c) for c in STRENGTHS}
 
 
 def networks() -> dict[str, Trial]:
-    """scikit-learn's own multilayer perceptron, as many settings as the sweep of ours had."""
-    grid = itertools.product(((64,), (128,), (256,)), (1e-3, 3e-3), (1e-4, 1e-1), ("relu",))
+    """scikit-learn's own multilayer perceptron, as many settings as the sweep of ours had widths, rates and decays."""
+    grid = itertools.product((64, 128, 256), (1e-3, 3e-3), (1e-4, 1e-1))
     return {
-        f"hidden={hidden} lr={lr:g} alpha={alpha:g} {activation}": (
-            lambda seed, hidden=hidden, lr=lr, alpha=alpha, activation=activation: MLPClassifier(
-                hidden,
-                activation=activation,
-                alpha=alpha,
-                learning_rate_init=lr,
-                max_iter=60,
-                random_state=seed,
-            )
-        )
-        for hidden, lr, alpha, activation in grid
+        f"hidden={width} lr={lr:g} alpha={alpha:g}": partial(_network, width, lr, alpha)
+        for width, lr, alpha in grid
     }
+
+
+def _logistic_regression(c: float, seed: int) -> LogisticRegression:
+    return LogisticRegression(C=c, max_iter=300)
+
+
+def _network(width: int, lr: float, alpha: float, seed: int) -> MLPClassifier:
+    return MLPClassifier(width, alpha=alpha, learning_rate_init=lr, max_iter=60, random_state=seed)
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Score:
     settings: str = ""
 
 
-def ours(use: Use, seed: int) -> tuple[Score, ClassificationData]:
+def trained(use: Use, seed: int) -> tuple[Score, ClassificationData]:
     """Train and test the experiment as a run does, and give its data."""
     with task([*use.experiment, f"seed={seed}"]) as config, tempfile.TemporaryDirectory() as folder:
         experiment = assemble(config, RunFolder(folder))
@@ -117,7 +116,7 @@ def ours(use: Use, seed: int) -> tuple[Score, ClassificationData]:
     return Score(values[f"test/{use.metric}"], seconds), experiment.data
 
 
-def theirs(trials: dict[str, Trial], data: ClassificationData, metric: str, seed: int) -> Score:
+def tuned(trials: dict[str, Trial], data: ClassificationData, metric: str, seed: int) -> Score:
     """The trial that is best on the validation rows, fitted on the training rows, as ours; and its fit's time."""
     (x, y), (x_val, y_val), (x_test, y_test) = (arrays(data, part) for part in ("train", "val", "test"))
     found: list[tuple[float, Score]] = []
@@ -169,10 +168,3 @@ def is_there(use: Use) -> bool:
     """Whether the data of the experiment has been brought by `get_data.py`."""
     with task(use.experiment) as config:
         return Path(config["data"]["path"]).exists()
-
-
-def mean_and_error(values: list[float]) -> tuple[float, float]:
-    """The mean, and its standard error."""
-    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(
-        values
-    ) > 1 else 0.0

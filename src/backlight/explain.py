@@ -16,7 +16,7 @@ from backlight.backprop.sparse import Rows, SparseRows
 from backlight.backprop.trace import LayerTrace, Trace, trace
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
-from backlight.data.encoder import as_text
+from backlight.data.columns import as_text
 from backlight.data.kinds import KINDS
 from backlight.data.module import encoded, targets
 from backlight.data.source import Part

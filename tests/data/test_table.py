@@ -1,5 +1,8 @@
 """Tables as people have them."""
 
+import gzip
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backlight.assemble import build_data
+from backlight.backprop.sparse import SparseRows
 from backlight.data.encoder import FeatureEncoder
 from backlight.data.module import ClassificationData
 from backlight.data.table import read_table, table
@@ -184,9 +188,9 @@ def test_refuses_what_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(BacklightError, match="not a readable table"):
         module(tmp_path / "t.parquet")
-    dates = pd.DataFrame({"when": pd.date_range("2020", periods=20), "bought": np.arange(20) % 2})
-    dates.to_parquet(tmp_path / "d.parquet")
-    with pytest.raises(BacklightError, match="'when' holds dates"):
+    lengths = pd.DataFrame({"for": pd.to_timedelta(range(20), unit="s"), "bought": np.arange(20) % 2})
+    lengths.to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(BacklightError, match="'for' holds durations"):
         module(tmp_path / "d.parquet")
 
 
@@ -197,3 +201,114 @@ def test_prediction_rows_that_do_not_fit_are_refused(path: Path) -> None:
         encoder.transform(good.drop(columns="town"))
     with pytest.raises(BacklightError, match="'age' was numeric in training but holds 'old'"):
         encoder.transform(good.assign(age="old"))
+
+
+def sales(rows: int = 240) -> pd.DataFrame:
+    """Who buys depends on the hour, on the shop, and on nothing else."""
+    random = np.random.default_rng(1)
+    when = pd.Timestamp("2023-01-01") + pd.to_timedelta(random.integers(0, 500 * 24, rows), unit="h")
+    shop = random.integers(0, 40, rows)
+    late = (when.hour >= 12) ^ (shop % 2 == 0)
+    return pd.DataFrame(
+        {
+            "when": when,
+            "shop": [f"shop {number}" for number in shop],
+            "client": [f"c{number}" for number in random.integers(0, 30, rows)],
+            "bought": np.where(late, "yes", "no"),
+        }
+    )
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "feather"])
+def test_dates_become_features(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"t.{suffix}"
+    frame = sales()
+    frame.loc[3, "when"] = pd.NaT
+    frame.to_csv(path, index=False) if suffix == "csv" else getattr(frame, f"to_{suffix}")(path)
+    data = module(path, drop=["shop", "client"], standardize=False, val_fraction=0, test_fraction=0.2)
+    assert data.feature_names == [
+        "when", "when month sine", "when month cosine", "when weekday sine", "when weekday cosine",
+        "when hour sine", "when hour cosine", "when is missing",
+    ]  # fmt: skip
+    new = pd.DataFrame({"when": ["2024-04-01 06:00:00", None]})  # a Monday
+    monday, missing = data.encoder.transform(new)
+    assert monday[0] == pytest.approx(19814.25)
+    assert monday[1:] == pytest.approx([1, 0, 0, 1, 1, 0, 0], abs=1e-4)
+    assert missing[1:] == pytest.approx([0, 0, 0, 0, 0, 0, 1])
+    with pytest.raises(BacklightError, match="'when' held dates in training but holds 'soon'"):
+        data.encoder.transform(pd.DataFrame({"when": ["soon"]}))
+
+
+@pytest.mark.parametrize("many", ["embed", "hash"])
+def test_columns_of_many_categories(tmp_path: Path, many: str) -> None:
+    sales().to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(BacklightError, match=r"'shop' has 40 different texts .* data.many_categories=embed"):
+        module(tmp_path / "t.csv", max_categories=20)
+    data = module(tmp_path / "t.csv", max_categories=20, many_categories=many, buckets=64, drop=["client"])
+    assert data.is_sparse
+    names = data.feature_names
+    assert names[0] == "when"
+    x = data.encoder.transform(sales(3).assign(shop=["shop 7", "a new one", None]))
+    assert isinstance(x, SparseRows)
+    of_shops = x.to_dense()[:, 7:]
+    known = {"embed": [1, 0, 0], "hash": [1, 1, 0]}[many]
+    assert of_shops.sum(dim=1).tolist() == known
+    if many == "embed":
+        assert names[7 + int(of_shops[0].argmax())] == "shop=shop 7"
+    else:
+        assert names[-1] == "shop #63"
+    state = data.encoder.state_dict()
+    again = type(data.encoder).from_state_dict(state)
+    assert again.is_close(data.encoder)
+
+
+def test_groups_and_times_decide_what_is_held_out(tmp_path: Path) -> None:
+    sales().to_csv(tmp_path / "t.csv", index=False)
+    grouped = module(tmp_path / "t.csv", group="client")
+    assert not any("client" in name for name in grouped.feature_names)
+    groups = [set(grouped.groups(part)) for part in ("train", "val", "test")]  # type: ignore[arg-type]
+    assert sum(map(len, groups)) == 30
+    timed = module(tmp_path / "t.csv", time="when", drop=["client"])
+    assert not any("when" in name for name in timed.feature_names)
+    last = sales().sort_values("when", kind="stable")["bought"].tail(36)
+    assert timed.part("test")[1].mean() == pytest.approx((last == "yes").mean())
+    with pytest.raises(BacklightError, match=r"data.time=shop: row 1 holds 'shop"):
+        module(tmp_path / "t.csv", time="shop")
+
+
+def test_openml_from_its_cache(tmp_path: Path) -> None:
+    """The files that scikit-learn's fetcher leaves behind; nothing is downloaded."""
+    arff = "@relation tea\n@attribute warmth numeric\n@attribute leaf {green,black}\n@attribute good {no,yes}\n@data\n"
+    arff += "".join(
+        f"{row},{'green' if row % 3 else 'black'},{'yes' if row > 20 else 'no'}\n" for row in range(40)
+    )
+    api = "api/v1/json/data"
+    described = {
+        "id": "7", "name": "tea", "description": "", "version": "1", "format": "ARFF", "file_id": "9", "status": "active",
+        "url": "https://www.openml.org/data/v1/download/9/tea.arff", "default_target_attribute": "good",
+        "md5_checksum": hashlib.md5(arff.encode()).hexdigest(),
+    }  # fmt: skip
+    features = [
+        {"index": str(index), "name": name, "data_type": kind, "is_target": str(name == "good").lower(), "is_ignore": "false",
+         "is_row_identifier": "false", "number_of_missing_values": "0"}
+        for index, (name, kind) in enumerate([("warmth", "numeric"), ("leaf", "nominal"), ("good", "nominal")])
+    ]  # fmt: skip
+    contents = {
+        f"{api}/list/data_name/tea/limit/2/status/active/": {"data": {"dataset": [{"did": 7, "version": 1}]}},
+        f"{api}/7": {"data_set_description": described},
+        f"{api}/features/7": {"data_features": {"feature": features}},
+        f"{api}/qualities/7": {"data_qualities": {"quality": [{"name": "NumberOfInstances", "value": "40"}]}},
+        "data/v1/download/9/tea.arff": arff,
+    }
+    for place, content in contents.items():
+        file = tmp_path / "openml" / "openml.org" / (place + ".gz")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = content if isinstance(content, str) else json.dumps(content)
+        file.write_bytes(gzip.compress(text.encode()))
+    data = build_data({"source": "openml", "name": "tea", "cache": str(tmp_path), "seed": 0}, run_seed=0)
+    data.setup()
+    assert data.class_names == ["no", "yes"]
+    assert data.feature_names == ["warmth", "leaf=black", "leaf=green"]
+    assert sum(len(data.part(part)[1]) for part in ("train", "val", "test")) == 40  # type: ignore[arg-type]
+    with pytest.raises(BacklightError, match=r"data.name=coffee: cannot be had from OpenML"):
+        build_data({"source": "openml", "name": "coffee", "cache": str(tmp_path)}, run_seed=0).setup()

@@ -1,41 +1,19 @@
 """From raw columns to float32 features, with everything that was fitted kept as plain data."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backlight.backprop.sparse import SparseRows
+from backlight.data.columns import Column, Doubles
+from backlight.data.source import Floats, sparse_rows
 from backlight.errors import BacklightError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One raw column and how it becomes features.
-
-    A numeric column is one feature, its missing values replaced by `fill` (None refuses them), plus an
-    indicator feature where training rows had missing values (`has_missing`). A categorical column is one 0/1 feature per
-    category; a value that is missing or was not seen in training is all zeros.
-    """
-
-    name: str
-    kind: Literal["numeric", "categorical"]
-    fill: float | None = None
-    has_missing: bool = False
-    categories: list[str] = field(default_factory=list)
-
-    @property
-    def feature_names(self) -> list[str]:
-        if self.kind == "categorical":
-            return [f"{self.name}={category}" for category in self.categories]
-        return [self.name, f"{self.name} is missing"] if self.has_missing else [self.name]
 
 
 @dataclass(frozen=True)
@@ -57,9 +35,15 @@ class FeatureEncoder:
         feature_names: Sequence[str],
         *,
         standardize: bool,
-        max_categories: int = 100,
+        **options: Any,
     ) -> "FeatureEncoder":
         """Learn columns, fill values, categories, means and scales from training rows.
+
+        Args:
+            rows: `[n, features]`, or a data frame.
+            feature_names: of its columns.
+            standardize: whether to fit mean and scale.
+            options: of `Column.fit`.
 
         Raises:
             BacklightError: a column cannot be a feature.
@@ -67,11 +51,13 @@ class FeatureEncoder:
         if isinstance(rows, np.ndarray):
             columns = [Column(name, "numeric") for name in feature_names]
         else:
-            columns = [_fit_column(rows[name], max_categories) for name in feature_names]
-        encoded = rows if isinstance(rows, np.ndarray) else _encode(rows, columns)
-        mean, scale = np.zeros(encoded.shape[1]), np.ones(encoded.shape[1])
+            columns = [Column.fit(rows[name], **options) for name in feature_names]
+            columns.sort(key=lambda column: column.is_sparse)  # the others stay in their order
+        encoded = rows if isinstance(rows, np.ndarray) else _encode_dense(rows, columns)
+        width = sum(len(column.feature_names) for column in columns)
+        mean, scale = np.zeros(width), np.ones(width)
         if standardize:
-            numeric = _is_number(columns)
+            numeric = np.flatnonzero(_is_number(columns))
             mean[numeric], scale[numeric] = mean_and_scale(encoded[:, numeric])
         return cls(columns, mean.tolist(), scale.tolist())
 
@@ -79,8 +65,8 @@ class FeatureEncoder:
     def feature_names(self) -> list[str]:
         return [name for column in self.columns for name in column.feature_names]
 
-    def transform(self, rows: "Floats | pd.DataFrame") -> Floats:
-        """`[n, features]` float32, standardised.
+    def transform(self, rows: "Floats | pd.DataFrame") -> Floats | SparseRows:
+        """`[n, features]` float32, standardised; sparse where a column is.
 
         Raises:
             BacklightError: a column is absent or holds what it did not hold in training.
@@ -89,9 +75,17 @@ class FeatureEncoder:
             raise BacklightError(
                 f"the data has {rows.shape[1]} features; the model was trained on {len(self.columns)}"
             )
-        encoded = rows if isinstance(rows, np.ndarray) else _encode(rows, self.columns)
-        standardised: Floats = ((encoded - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
-        return standardised
+        encoded = rows if isinstance(rows, np.ndarray) else _encode_dense(rows, self.columns)
+        mean, scale = (np.array(each[: encoded.shape[1]]) for each in (self.mean, self.scale))
+        standardised: Floats = ((encoded - mean) / scale).astype(np.float32)
+        sparse = [column for column in self.columns if column.is_sparse]
+        if not sparse:
+            return standardised
+        from scipy.sparse import csr_matrix, hstack
+
+        assert not isinstance(rows, np.ndarray)
+        others = [column.encode(rows[column.name]) for column in sparse]
+        return sparse_rows(hstack([csr_matrix(standardised), *others], format="csr"))
 
     def is_close(self, other: "FeatureEncoder") -> bool:
         """Whether both encode alike, but for the rounding in which one machine differs from another."""
@@ -117,60 +111,11 @@ def mean_and_scale(values: NDArray[Any]) -> tuple[Doubles, Doubles]:
     return mean, np.where(deviation <= 1e-7 * np.abs(mean), 1.0, deviation)
 
 
-def as_numbers(series: "pd.Series[Any]") -> tuple[Doubles, NDArray[np.bool_]]:
-    """The column as float64, NaN where it is missing or not a number; and where it is not a number."""
-    import pandas as pd
-
-    numbers = pd.to_numeric(series.astype(object), errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    return numbers, np.isnan(numbers) & series.notna().to_numpy()
-
-
-def as_text(series: "pd.Series[Any]") -> NDArray[np.object_]:
-    """The column as str, None or NaN where missing; whole numbers are written without a decimal point."""
-    if series.dtype.kind == "f" and (series.dropna() % 1 == 0).all():
-        series = series.astype("Int64")  # a missing value turns integers into floats
-    return series.astype(object).map(str, na_action="ignore").to_numpy(np.object_)
-
-
-def _fit_column(series: "pd.Series[Any]", max_categories: int) -> Column:
-    import pandas as pd
-
-    name = str(series.name)
-    advice = f"leave it out with data.drop=['{name}']"
-    if series.dtype.kind in "mM":
-        raise BacklightError(f"data: column '{name}' holds dates, which cannot be a feature; {advice}")
-    if series.isna().all():
-        raise BacklightError(f"data: column '{name}' is empty in the training part; {advice}")
-    if series.map(lambda value: isinstance(value, list | dict | bytes | np.ndarray)).any():
-        raise BacklightError(
-            f"data: column '{name}' holds lists or bytes, which cannot be a feature; {advice}"
-        )
-    is_truth_value = pd.api.types.infer_dtype(series, skipna=True) == "boolean"
-    if not isinstance(series.dtype, pd.CategoricalDtype) and not is_truth_value:
-        numbers, is_wrong = as_numbers(series)
-        if 0 < is_wrong.sum() < np.isfinite(numbers).sum():
-            row = int(is_wrong.argmax())
-            raise BacklightError(
-                f"data: column '{name}' holds '{series.iloc[row]}' among numbers (row {series.index[row] + 1}); "
-                f"correct it, or take all its values as names with data.categorical=['{name}']"
-            )
-        if not is_wrong.any():
-            missing = np.isnan(numbers)
-            return Column(name, "numeric", float(np.median(numbers[~missing])), bool(missing.any()))
-    categories = sorted(set(as_text(series.dropna()).tolist()))
-    if len(categories) > max_categories:
-        raise BacklightError(
-            f"data: column '{name}' has {len(categories)} different texts (such as '{categories[0][:40]}'), too many "
-            f"to be a feature; {advice} or allow more with data.max_categories (now {max_categories})"
-        )
-    return Column(name, "categorical", categories=categories)
-
-
 def _is_number(columns: Sequence[Column]) -> NDArray[np.bool_]:
-    """Which features are numbers, as opposed to 0/1 indicators."""
+    """Which features are numbers, as opposed to indicators and cycles."""
     return np.array(
         [
-            column.kind == "numeric" and position == 0
+            column.kind in ("numeric", "date") and position == 0
             for column in columns
             for position, _ in enumerate(column.feature_names)
         ],
@@ -178,45 +123,12 @@ def _is_number(columns: Sequence[Column]) -> NDArray[np.bool_]:
     )
 
 
-def _encode(frame: "pd.DataFrame", columns: Sequence[Column]) -> Doubles:
+def _encode_dense(frame: "pd.DataFrame", columns: Sequence[Column]) -> Doubles:
+    """Of all columns that are not sparse; the others must be there."""
     absent = [column.name for column in columns if column.name not in frame.columns]
     if absent:
         raise BacklightError(
             f"column '{absent[0]}' is absent; the model needs {', '.join(column.name for column in columns)}"
         )
-    features: list[Doubles] = []
-    for column in columns:
-        series = frame[column.name]
-        if column.kind == "categorical":
-            texts = as_text(series)
-            features += [(texts == category).astype(np.float64) for category in column.categories]
-            continue
-        features.append(_numbers(series, column))
-        if column.has_missing:
-            features.append(series.isna().to_numpy().astype(np.float64))
-    return np.stack(features, axis=1)
-
-
-def _numbers(series: "pd.Series[Any]", column: Column) -> Doubles:
-    numbers, is_wrong = as_numbers(series)
-    if is_wrong.any():
-        row = int(is_wrong.argmax())
-        raise BacklightError(
-            f"column '{column.name}' was numeric in training but holds '{series.iloc[row]}' (row {series.index[row] + 1}); "
-            "allowed: numbers"
-        )
-    is_too_large = np.abs(numbers) > np.finfo(np.float32).max
-    if is_too_large.any():
-        row = int(is_too_large.argmax())
-        raise BacklightError(
-            f"column '{column.name}' holds {numbers[row]} (row {series.index[row] + 1}); "
-            "allowed: finite numbers of float32 and missing values"
-        )
-    is_missing = np.isnan(numbers)
-    if column.fill is None and is_missing.any():
-        row = int(is_missing.argmax())
-        raise BacklightError(
-            f"column '{column.name}' has no value (row {series.index[row] + 1}); allowed: numbers, since it had "
-            "no missing values in training"
-        )
-    return np.where(is_missing, 0.0 if column.fill is None else column.fill, numbers)
+    dense = [column.encode(frame[column.name]) for column in columns if not column.is_sparse]
+    return np.concatenate([np.empty((len(frame), 0)), *dense], axis=1)

@@ -35,7 +35,6 @@ class ClassificationData(LightningDataModule):
         stratify: keep the class proportions in every part.
         standardize: subtract the training mean of every numeric feature and divide by its standard
             deviation; for what has no numeric features it changes nothing.
-        max_categories: a text column with more different values is refused as a feature.
         label_noise, imbalance: see `backlight.data.synthetic.perturbed`.
         seed: of the split and the perturbations.
     """
@@ -50,7 +49,6 @@ class ClassificationData(LightningDataModule):
         test_fraction: Fraction = 0.15,
         stratify: bool = True,
         standardize: bool = True,
-        max_categories: Count = 100,
         label_noise: Fraction = 0.0,
         imbalance: Annotated[float, Field(gt=0, le=1)] = 1.0,
         seed: Natural = 0,
@@ -63,7 +61,6 @@ class ClassificationData(LightningDataModule):
         self.test_fraction = test_fraction
         self.stratify = stratify
         self.standardize = standardize
-        self.max_categories = max_categories
         self.label_noise = label_noise
         self.imbalance = imbalance
         self.seed = seed
@@ -91,7 +88,7 @@ class ClassificationData(LightningDataModule):
         self.class_names, self._kind, self.judged_by = source.class_names, source.kind, source.judged_by
         options = dict(source.options)
         if source.kind == "columns":
-            options |= {"feature_names": source.feature_names, "max_categories": self.max_categories}
+            options["feature_names"] = source.feature_names
         train = source.take(rows["train"])
         self.encoder = KINDS[source.kind].fit(train.rows, standardize=self.standardize, **options)
         for part in PARTS:

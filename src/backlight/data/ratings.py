@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backlight.backprop.sparse import SparseRows
-from backlight.data.encoder import FeatureEncoder, as_numbers, as_text
+from backlight.data.columns import as_numbers, as_text
+from backlight.data.encoder import FeatureEncoder
 from backlight.data.source import Chunk, Ints, Labelled, sparse_rows
-from backlight.data.table import read_table, require_columns, whole_table
+from backlight.data.table import read_table, require_columns, times_of, whole_table
 from backlight.errors import BacklightError
 from backlight.ranges import Count
 
@@ -80,7 +81,7 @@ def ratings(
         "user_columns": user_columns or [],
         "item_columns": item_columns or [],
     }
-    when = None if time is None else _times(frame[time], time)
+    when = None if time is None else times_of(frame[time], time)
     if rating is None:
         return _implicit(frame, when, options, seed, negatives, candidates)
     numbers, _ = as_numbers(frame[rating])
@@ -124,7 +125,9 @@ class Side:
         features, names = np.zeros((len(known), 0), dtype=np.float32), []
         if columns:
             encoder = FeatureEncoder.fit(known[columns], columns, standardize=standardize)
-            features, names = encoder.transform(known[columns]), encoder.feature_names
+            encoded, names = encoder.transform(known[columns]), encoder.feature_names
+            assert isinstance(encoded, np.ndarray)
+            features = encoded
         return cls(column, known[column].tolist(), names, torch.from_numpy(np.ascontiguousarray(features)))
 
     def codes(self, rows: "pd.DataFrame") -> Ints:
@@ -319,20 +322,3 @@ def _implicit(
         parts=np.concatenate([parts, np.repeat(np.array([p for _, p in drawn], dtype=np.int64), lengths)]),
         judged_by="ranking",
     )
-
-
-def _times(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
-    """`[n]`, larger is later."""
-    import pandas as pd
-
-    numbers, is_text = as_numbers(column)
-    if is_text.any():
-        dates = pd.to_datetime(column, errors="coerce", format="mixed", utc=True)
-        numbers = dates.astype("int64").to_numpy().astype(np.float64)
-        numbers[dates.isna()] = np.nan
-    if np.isnan(numbers).any():
-        row = int(np.isnan(numbers).argmax())
-        raise BacklightError(
-            f"data.time={name}: row {row + 1} holds '{column.iloc[row]}'; allowed: numbers and dates"
-        )
-    return numbers

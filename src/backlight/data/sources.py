@@ -3,6 +3,7 @@
 from backlight.data import bundled, synthetic
 from backlight.data.audio import audio
 from backlight.data.images import images
+from backlight.data.openml import openml
 from backlight.data.ratings import ratings
 from backlight.data.source import Source
 from backlight.data.table import table
@@ -23,6 +24,7 @@ SOURCES: dict[str, Source] = {
     "iris": bundled.iris,
     "wine": bundled.wine,
     "table": table,
+    "openml": openml,
     "images": images,
     "text": text,
     "tagging": tagging,

@@ -1,15 +1,17 @@
 """The user's own table: a CSV, Parquet or JSON-lines file."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from backlight.data.encoder import as_numbers
-from backlight.data.source import Labelled, numbered
+from backlight.data.columns import ManyCategories, as_numbers, as_text
+from backlight.data.source import Ints, Labelled, numbered
 from backlight.errors import BacklightError
+from backlight.ranges import Count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 MAX_NUMERIC_CLASSES = 20  # more different non-integer targets than this are a regression problem
 PARQUET_SUFFIXES = (".parquet", ".pq")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
+ARROW_SUFFIXES = (".arrow", ".feather")
 
 
 def table(
@@ -26,29 +29,111 @@ def table(
     target: str,
     drop: list[str] | None = None,
     categorical: list[str] | None = None,
+    max_categories: Count = 100,
+    many_categories: ManyCategories = "refuse",
+    buckets: Count = 1024,
+    group: str | None = None,
+    time: str | None = None,
 ) -> Labelled:
     """Rows of a file, one column of which holds the classes.
 
     Args:
         seed: not used; the file is what it is.
-        path: the file; Parquet if its name ends in .parquet or .pq, JSON lines if in .jsonl or .ndjson, else CSV
-            with a header line.
+        path: the file; Parquet if its name ends in .parquet or .pq, Arrow if in .arrow or .feather, JSON lines if in .jsonl
+            or .ndjson, else CSV with a header line.
         target: the column that holds the classes.
         drop: columns that are not features.
         categorical: numeric columns whose numbers are names, such as postal codes.
+        max_categories: a text column with more different values has many.
+        many_categories: what becomes of one: it is refused, or gets a learned vector per value, or per bucket that
+            values are hashed to.
+        buckets: how many.
+        group: the column that names what rows belong to; rows of one stay in one part. It is no feature.
+        time: the column of numbers or dates in whose order the last rows are held out. It is no feature.
 
     Raises:
         BacklightError: the file cannot be read, is empty, or `target` cannot be learned.
     """
-    frame = whole_table(path)
-    require_columns(frame, path, target=[target], drop=drop, categorical=categorical)
+    return labelled_frame(
+        whole_table(path),
+        path,
+        target=target,
+        drop=drop,
+        categorical=categorical,
+        group=group,
+        time=time,
+        many={"max_categories": max_categories, "many_categories": many_categories, "buckets": buckets},
+    )
+
+
+def labelled_frame(
+    frame: "pd.DataFrame",
+    path: str,
+    *,
+    target: str,
+    drop: list[str] | None,
+    categorical: list[str] | None,
+    group: str | None,
+    time: str | None,
+    many: Mapping[str, Any],
+) -> Labelled:
+    """The rows of a data frame with the options of `table`, of which `many` are those of many categories.
+
+    Raises:
+        BacklightError: `frame`, called `path` in messages, cannot be learned.
+    """
+    of_rows = {"group": [group] if group else [], "time": [time] if time else []}
+    require_columns(frame, path, target=[target], drop=drop, categorical=categorical, **of_rows)
     names, class_names = class_labels(frame[target], target)
-    rows = frame.drop(columns=[target, *(drop or [])])
+    rows = frame.drop(columns=[target, *(drop or []), *of_rows["group"], *of_rows["time"]])
     if rows.shape[1] == 0:
         raise BacklightError(f"data.path={path}: no column is left as a feature besides '{target}'")
     for name in categorical or []:
         rows[name] = rows[name].astype("category")
-    return Labelled(rows, numbered(names, class_names), [str(name) for name in rows.columns], class_names)
+    return Labelled(
+        rows,
+        numbered(names, class_names),
+        [str(name) for name in rows.columns],
+        class_names,
+        options=many,
+        groups=None if group is None else groups_of(frame[group], group),
+        ordered_by=None if time is None else times_of(frame[time], time),
+    )
+
+
+def groups_of(column: "pd.Series[Any]", name: str) -> Ints:
+    """`[n]`, one number per value.
+
+    Raises:
+        BacklightError: a row names none.
+    """
+    import pandas as pd
+
+    codes = pd.factorize(as_text(column))[0]
+    if (codes < 0).any():
+        raise BacklightError(f"data.group={name}: row {int((codes < 0).argmax()) + 1} names none; fill it in")
+    return codes.astype(np.int64)
+
+
+def times_of(column: "pd.Series[Any]", name: str) -> NDArray[np.float64]:
+    """`[n]`, larger is later.
+
+    Raises:
+        BacklightError: a value is neither a number nor a date.
+    """
+    import pandas as pd
+
+    numbers, is_text = as_numbers(column) if column.dtype.kind != "M" else (np.empty(0), np.array([True]))
+    if is_text.any():
+        dates = pd.to_datetime(column, errors="coerce", format="mixed", utc=True)
+        numbers = dates.astype("int64").to_numpy().astype(np.float64)
+        numbers[dates.isna().to_numpy()] = np.nan
+    if np.isnan(numbers).any():
+        row = int(np.isnan(numbers).argmax())
+        raise BacklightError(
+            f"data.time={name}: row {row + 1} holds '{column.iloc[row]}'; allowed: numbers and dates"
+        )
+    return numbers
 
 
 def whole_table(path: str) -> "pd.DataFrame":
@@ -122,6 +207,8 @@ def read_table(path: str | Path, rows_per_chunk: int = 100_000) -> Iterator["pd.
     try:
         if path.suffix.lower() in PARQUET_SUFFIXES:
             chunks = _read_parquet(path, rows_per_chunk)
+        elif path.suffix.lower() in ARROW_SUFFIXES:
+            chunks = _read_arrow(path, rows_per_chunk)
         elif path.suffix.lower() in JSON_SUFFIXES:
             chunks = _read_json_lines(path, rows_per_chunk)
         else:
@@ -148,6 +235,13 @@ def _read_parquet(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
             yield file.schema_arrow.empty_table().to_pandas()
         for batch in file.iter_batches(rows_per_chunk):
             yield batch.to_pandas()
+
+
+def _read_arrow(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
+    import pyarrow.dataset
+
+    for batch in pyarrow.dataset.dataset(path, format="ipc").to_batches(batch_size=rows_per_chunk):
+        yield batch.to_pandas()
 
 
 def _read_json_lines(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:

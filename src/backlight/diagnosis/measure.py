@@ -165,8 +165,8 @@ def most_distinct(x: Rows) -> int:
 def location_and_spread(x: Rows) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation `[features]` of each column.
 
-    Of a column that has one value in most rows, as pixels and indicators have, the root mean square distance of the others from it:
-    it is rare, not small. Of sparse rows that value is 0, and so is the mean that is given.
+    Of a column that has one value in most rows, as pixels and indicators have, the root mean square distance of
+    the others from it: it is rare, not small. Of sparse rows that value is 0, and so is the mean that is given.
     """
     if isinstance(x, Tensor):
         mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0)
