@@ -37,6 +37,7 @@ def ratings(
     time: str | None = None,
     user_columns: list[str] | None = None,
     item_columns: list[str] | None = None,
+    history: bool = False,
     negatives: Count = 4,
     candidates: Count = 99,
 ) -> Labelled:
@@ -55,6 +56,7 @@ def ratings(
         time: the column of numbers or dates that tells which rows are last: with ratings the last of all are held out,
             without them each user's last, which is else the last in the file.
         user_columns, item_columns: what else is known of users and of items.
+        history: whether a user is also known by the other items that it likes, and does not like, in training.
         negatives: drawn for each positive of the training rows.
         candidates: negatives that the item held out is ranked among.
 
@@ -80,6 +82,7 @@ def ratings(
         "item": item,
         "user_columns": user_columns or [],
         "item_columns": item_columns or [],
+        "history": history,
     }
     when = None if time is None else times_of(frame[time], time)
     if rating is None:
@@ -98,7 +101,7 @@ def ratings(
             "of one class"
         )
     names = [f"below {threshold:g}", f"{threshold:g} or more"]
-    rows = frame.drop(columns=[rating])
+    rows = frame.drop(columns=[rating]).assign(**{LIKED: positive, SEEN: np.ones(len(positive), dtype=bool)})
     return Labelled(rows, positive.astype(np.int64), [], names, "pairs", options, ordered_by=when)
 
 
@@ -151,18 +154,25 @@ class Side:
 class PairEncoder:
     """A user and an item → `[n, features]`, sparse: a 1 for the user, a 1 for the item, and what is known of them.
 
+    The user's history is what else it likes and what it does not like in training, each with the value `1/√n` of n such
+    items, and never the item of the pair itself (SVD++, Koren, KDD 2008, eq. 15, with likes and dislikes apart).
+
     The first layer's columns for them are their embeddings, which it adds: with `W = [V_u E_u, V_i E_i]` this is
     the first layer of neural collaborative filtering (He et al., WWW 2017, eq. 10) with its two factors
     multiplied out.
 
     Attributes:
         user, item: the two sides.
-        seen: `[2, pairs]` int64, the users and items of positive training rows, by their number.
+        has_history: whether histories are features.
+        seen: `[2, pairs]` int64, the users and items of training rows by their number, but for drawn ones.
+        liked: `[pairs]` bool
     """
 
     user: Side
     item: Side
+    has_history: bool
     seen: Tensor
+    liked: Tensor
 
     @classmethod
     def fit(
@@ -174,6 +184,7 @@ class PairEncoder:
         item: str,
         user_columns: list[str],
         item_columns: list[str],
+        history: bool,
     ) -> "PairEncoder":
         """Learn who and what there is.
 
@@ -182,17 +193,20 @@ class PairEncoder:
         """
         users = Side.fit(rows, user, user_columns, standardize)
         items = Side.fit(rows, item, item_columns, standardize)
-        touched = rows if TOUCHED not in rows.columns else rows[rows[TOUCHED]]
-        seen = np.stack([users.codes(touched), items.codes(touched)])
-        return cls(users, items, torch.from_numpy(seen))
+        seen = rows[rows[SEEN]]
+        pairs = torch.from_numpy(np.stack([users.codes(seen), items.codes(seen)]))
+        return cls(users, items, history, pairs, torch.tensor(seen[LIKED].to_numpy(bool)))
 
     @property
     def feature_names(self) -> list[str]:
-        return [
+        names = [
             name
             for side in (self.user, self.item)
             for name in (*(f"{side.column}={one}" for one in side.names), *side.feature_names)
         ]
+        if self.has_history:
+            names += [f"{what} {one}" for what in ("likes", "dislikes") for one in self.item.names]
+        return names
 
     def transform(self, rows: "pd.DataFrame") -> SparseRows:
         """Of the columns that name user and item; who is unknown has no entry.
@@ -202,9 +216,25 @@ class PairEncoder:
         """
         from scipy.sparse import hstack
 
-        return sparse_rows(
-            hstack([side.matrix()[side.codes(rows)] for side in (self.user, self.item)], format="csr")
-        )
+        users, items = self.user.codes(rows), self.item.codes(rows)
+        parts = [self.user.matrix()[users], self.item.matrix()[items]]
+        if self.has_history:
+            parts += [self._histories(liked, users, items) for liked in (True, False)]
+        return sparse_rows(hstack(parts, format="csr"))
+
+    def _histories(self, liked: bool, users: Ints, items: Ints) -> Any:
+        """Sparse `[n, items]` of pairs: what else the user likes, or does not like."""
+        from scipy.sparse import csr_matrix
+
+        pairs = self.seen[:, self.liked == liked].numpy()
+        shape = (len(self.user.names) + 1, len(self.item.names))
+        rows = csr_matrix((np.ones(pairs.shape[1], dtype=np.float32), pairs), shape=shape)[users]
+        lengths = np.diff(rows.indptr)
+        rows.data *= rows.indices != np.repeat(items, lengths)
+        rows.eliminate_zeros()
+        lengths = np.diff(rows.indptr)
+        rows.data = np.repeat(1 / np.sqrt(np.maximum(lengths, 1)), lengths).astype(np.float32)
+        return rows
 
     @property
     def mean(self) -> list[float]:
@@ -218,7 +248,8 @@ class PairEncoder:
     def is_close(self, other: "PairEncoder") -> bool:
         """Whether both encode alike, but for rounding."""
         pairs = ((self.user, other.user), (self.item, other.item))
-        return torch.equal(self.seen, other.seen) and all(
+        is_same = torch.equal(self.seen, other.seen) and torch.equal(self.liked, other.liked)
+        return (self.has_history, is_same) == (other.has_history, True) and all(
             mine.column == its.column
             and mine.names == its.names
             and mine.feature_names == its.feature_names
@@ -228,11 +259,11 @@ class PairEncoder:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and tensors for a checkpoint."""
-        return {"user": vars(self.user), "item": vars(self.item), "seen": self.seen}
+        return {**vars(self), "user": vars(self.user), "item": vars(self.item)}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "PairEncoder":
-        return cls(Side(**state["user"]), Side(**state["item"]), state["seen"])
+        return cls(**{**state, "user": Side(**state["user"]), "item": Side(**state["item"])})
 
 
 def read_pairs(encoder: PairEncoder, path: Path, rows_per_chunk: int) -> Iterator[Chunk]:
@@ -251,7 +282,7 @@ def read_pairs(encoder: PairEncoder, path: Path, rows_per_chunk: int) -> Iterato
             yield Chunk(pairs, pairs)
 
 
-TOUCHED = "\0touched"  # no column of a file is called so
+SEEN, LIKED = "\0seen", "\0liked"  # no columns of a file are called so
 
 
 def _implicit(
@@ -303,14 +334,15 @@ def _implicit(
         {
             user: np.concatenate([frame[user].to_numpy(), np.asarray(users)[negative_users]]),
             item: np.concatenate([frame[item].to_numpy(), np.asarray(items)[negative_items]]),
-            TOUCHED: np.repeat([True, False], [len(frame), len(negative_items)]),
+            SEEN: np.repeat([True, False], [len(frame), len(negative_items)]),
+            LIKED: np.repeat([True, False], [len(frame), len(negative_items)]),
         }
     )
     for column, name in ((user, "user_columns"), (item, "item_columns")):
         if options[name]:
             known = frame.drop_duplicates(column, keep="last").set_index(column)[options[name]]
             pairs = pairs.join(known, on=column)
-    labels = pairs[TOUCHED].to_numpy().astype(np.int64)
+    labels = pairs[LIKED].to_numpy().astype(np.int64)
     return Labelled(
         pairs,
         labels,
