@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint board clean
+.PHONY: train test lint docs board clean
 
 train: .venv/run.stamp        ## train the default experiment
 	$(BIN)/python train.py
@@ -14,6 +14,9 @@ lint: .venv/test.stamp        ## style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/test.stamp        ## build the pages of docs/ into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 board: .venv/run.stamp        ## open TensorBoard on outputs/, on this machine only
 	$(BIN)/tensorboard --logdir outputs --host localhost

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from backlight.diagnosis import symptoms
 from backlight.examination import Evidence, examine
 from backlight.ranges import Count, Positive
 from backlight.run_folder import RunFolder
+from tests.conftest import Call
+from tests.data import files
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -55,6 +58,32 @@ def test_readme_commands_run_in_their_order(tmp_path: Path) -> None:
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
         assert result.stderr.count("\n") <= command.count(" -m "), f"{command}\n{result.stderr}"
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 179
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted(page.name for page in (ROOT / "docs" / "uses").glob("*.md")))
+def test_commands_of_each_use_run(page: str, tmp_path: Path, call: Call) -> None:
+    """In their order, with one epoch each, on files that are laid out as the page says.
+
+    In this process: starting one costs more than what most of the commands do.
+    """
+    files.images(tmp_path / "my_images", 20)
+    files.texts(tmp_path / "my_reviews.csv")
+    (tmp_path / "my_table.csv").write_text("size,label\n" + "1,a\n2,b\n" * 30)
+    files.sentences(tmp_path / "my_tokens.conllu")
+    files.recordings(tmp_path / "my_sounds", 8)
+    files.ratings(tmp_path / "my_ratings.csv")
+    (tmp_path / "my_users.csv").write_text("user\nu1\nu2\n")
+    ran = [shlex.split(command) for command in commands(f"docs/uses/{page}") if command]
+    assert len(ran) >= 5
+    for python, script, *arguments in ran:
+        assert python == "python"
+        name = Path(script).stem
+        if name == "get_data":
+            subprocess.run([sys.executable, ROOT / script, *arguments], cwd=tmp_path, check=True)
+            continue
+        result = call(name, *arguments, *(["trainer.max_epochs=1"] if name == "train" else []))
+        assert result.code == 0, f"{arguments}\n{result.out}{result.err}"
 
 
 def test_other_commands_are_targets_of_make() -> None:

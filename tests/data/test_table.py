@@ -289,8 +289,8 @@ def test_openml_from_its_cache(tmp_path: Path) -> None:
         "md5_checksum": hashlib.md5(arff.encode()).hexdigest(),
     }  # fmt: skip
     features = [
-        {"index": str(index), "name": name, "data_type": kind, "is_target": str(name == "good").lower(), "is_ignore": "false",
-         "is_row_identifier": "false", "number_of_missing_values": "0"}
+        {"index": str(index), "name": name, "data_type": kind, "is_target": str(name == "good").lower(),
+         "is_ignore": "false", "is_row_identifier": "false", "number_of_missing_values": "0"}
         for index, (name, kind) in enumerate([("warmth", "numeric"), ("leaf", "nominal"), ("good", "nominal")])
     ]  # fmt: skip
     contents = {

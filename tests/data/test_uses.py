@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from backlight.assemble import build_data
+from backlight.checkpoint import TrainedNetwork
+from backlight.data.ratings import LIKED, SEEN, PairEncoder
 from tests.conftest import Call, TrainedRun
 from tests.data import files
 
@@ -152,9 +155,35 @@ def test_ranking_of_clicks(train: Train, call: Call, tmp_path: Path) -> None:
     assert not seen & set(map(tuple, top[["user", "item"]].to_numpy()))
 
 
-def test_groups_of_recordings_stay_together(train: Train, tmp_path: Path) -> None:
-    from backlight.assemble import build_data
+def test_histories_leave_out_the_pair_itself() -> None:
+    rows = pd.DataFrame(
+        {
+            "user": ["a", "a", "a", "b"],
+            "item": ["x", "y", "z", "x"],
+            SEEN: [True] * 4,
+            LIKED: [True, True, False, False],
+        }
+    )
+    encoder = PairEncoder.fit(
+        rows, standardize=True, user="user", item="item", user_columns=[], item_columns=[], history=True
+    )
+    names = encoder.feature_names
+    new = pd.DataFrame({"user": ["a", "a", "b", "c"], "item": ["x", "z", "y", "x"]})
+    found = [
+        {names[column]: round(float(value), 4) for column, value in enumerate(row) if value}
+        for row in encoder.transform(new).to_dense()
+    ]
+    half = 0.7071
+    assert found == [
+        {"user=a": 1, "item=x": 1, "likes y": 1, "dislikes z": 1},
+        {"user=a": 1, "item=z": 1, "likes x": half, "likes y": half},
+        {"user=b": 1, "item=y": 1, "dislikes x": 1},
+        {"item=x": 1},
+    ]
+    assert PairEncoder.from_state_dict(encoder.state_dict()).is_close(encoder)
 
+
+def test_groups_of_recordings_stay_together(train: Train, tmp_path: Path) -> None:
     files.recordings(tmp_path / "sounds")
     data = build_data(
         {"source": "audio", "path": str(tmp_path / "sounds"), "rate": 8000, "group": r"/s(\d)_", "seed": 3},
@@ -187,8 +216,6 @@ def test_many_texts_train_in_little_memory(tmp_path: Path) -> None:
         [sys.executable, "-c", program, *options], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    from backlight.checkpoint import TrainedNetwork
-
     network = TrainedNetwork.load(tmp_path / "run" / "checkpoints" / "best.ckpt")
     assert network.model.architecture["num_features"] == 200_000
     assert int(done.stdout.rsplit("peak", 1)[1]) < 2e9

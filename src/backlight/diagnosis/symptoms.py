@@ -286,10 +286,7 @@ def exploding_gradient(seen: Observations) -> Finding | None:
 
 
 def unscaled_features(seen: Observations) -> Finding | None:
-    """Features of very different size, far from 0, or constant.
-
-    Those that are constantly 0 do no harm.
-    """
+    """Features of very different size, far from 0, or constant."""
     spread, mean, names = seen.data.feature_deviations, seen.data.feature_means, seen.data.feature_names
     # Rounding leaves a constant column a deviation of this size; one-hot columns are small by nature.
     varies = spread > 1e-6 * np.maximum(np.abs(mean), 1e-6)
@@ -302,6 +299,7 @@ def unscaled_features(seen: Observations) -> Finding | None:
         if offset.max() > FAR_FROM_ZERO:
             evidence["farthest_mean_in_deviations"] = float(offset.max())
             evidence["farthest"] = names[int(offset.argmax())]
+    # What is always 0 moves nothing.
     is_constant = ~varies & (np.abs(mean) > 1e-6)
     if np.mean(is_constant) > CONSTANT_SHARE:
         evidence["constant"] = ", ".join(np.array(names)[is_constant][:5])
