@@ -151,8 +151,18 @@ def outer(delta: Tensor, a: Rows) -> Tensor:
         return torch.bmm(delta.mT, a) if a.ndim == 3 else delta.mT @ a
     if a.passes is not None:
         return torch.stack([outer(own, a[number]).mT for number, own in enumerate(delta)]).mT
-    products = a.values[:, None] * delta[a.row_of_entry]
-    return delta.new_zeros(a.num_features, delta.shape[1]).index_add_(0, a.columns, products).mT
+    # Each feature that is there gathers the deltas of its rows: adding up entry by entry takes ten times as long.
+    order = a.columns.argsort(stable=True)
+    present, counts = a.columns[order].unique_consecutive(return_counts=True)
+    sums = functional.embedding_bag(
+        a.row_of_entry[order],
+        delta,
+        functional.pad(counts.cumsum(0), (1, 0)),
+        mode="sum",
+        per_sample_weights=a.values[order],
+        include_last_offset=True,
+    )
+    return delta.new_zeros(a.num_features, delta.shape[1]).index_copy_(0, present, sums).mT
 
 
 def squared_norms(a: Rows) -> Tensor:
