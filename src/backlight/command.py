@@ -160,7 +160,10 @@ def _explain_config_error(error: Exception) -> str:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option}: no such option{nearest(option, error.options)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read; allowed: key=value, +key=value, ~key and group=option"
+        return (
+            f"{error.override}: cannot be read; allowed: key=value, +key=value, ~key and group=option; a value with "
+            "blanks, accents or other signs is quoted twice, as in \"key='value'\""
+        )
     cause = error.__cause__
     if (
         isinstance(error, ConfigCompositionException)

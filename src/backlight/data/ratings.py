@@ -13,7 +13,7 @@ from torch import Tensor
 from backlight.backprop.sparse import SparseRows
 from backlight.data.columns import as_numbers, as_text
 from backlight.data.encoder import FeatureEncoder
-from backlight.data.source import Chunk, Ints, Labelled, sparse_rows
+from backlight.data.source import Chunk, Ints, Labelled, NotStandardized, sparse_rows
 from backlight.data.table import read_table, require_columns, times_of, whole_table
 from backlight.errors import BacklightError
 from backlight.ranges import Count
@@ -151,7 +151,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class PairEncoder:
+class PairEncoder(NotStandardized):
     """A user and an item → `[n, features]`, sparse: a 1 for the user, a 1 for the item, and what is known of them.
 
     The user's history is what else it likes and what it does not like in training, each with the value `1/√n` of n such
@@ -235,15 +235,6 @@ class PairEncoder:
         lengths = np.diff(rows.indptr)
         rows.data = np.repeat(1 / np.sqrt(np.maximum(lengths, 1)), lengths).astype(np.float32)
         return rows
-
-    @property
-    def mean(self) -> list[float]:
-        """Zeros: nothing is subtracted of what is mostly 0."""
-        return [0.0] * len(self.feature_names)
-
-    @property
-    def scale(self) -> list[float]:
-        return [1.0] * len(self.feature_names)
 
     def is_close(self, other: "PairEncoder") -> bool:
         """Whether both encode alike, but for rounding."""

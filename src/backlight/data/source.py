@@ -57,6 +57,22 @@ class Encoder(Protocol):
         ...
 
 
+class NotStandardized:
+    """Of an encoder whose features are mostly 0: nothing is subtracted of them."""
+
+    @property
+    def feature_names(self) -> list[str]:
+        raise NotImplementedError
+
+    @property
+    def mean(self) -> list[float]:
+        return [0.0] * len(self.feature_names)
+
+    @property
+    def scale(self) -> list[float]:
+        return [1.0] * len(self.feature_names)
+
+
 class Chunk(NamedTuple):
     """Some rows of a file: `rows`, and `keys`, a data frame that says which they are, maybe without columns."""
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from backlight.data.columns import ManyCategories, as_numbers, as_text
 from backlight.data.source import Ints, Labelled, numbered
+from backlight.data.text_files import reading_text
 from backlight.errors import BacklightError
 from backlight.ranges import Count
 
@@ -203,25 +204,22 @@ def read_table(path: str | Path, rows_per_chunk: int = 100_000) -> Iterator["pd.
     """
     path = Path(path)
     if not path.is_file():
-        raise BacklightError(f"{path}: no such file; give the path of a CSV or Parquet file")
-    try:
-        if path.suffix.lower() in PARQUET_SUFFIXES:
-            chunks = _read_parquet(path, rows_per_chunk)
-        elif path.suffix.lower() in ARROW_SUFFIXES:
-            chunks = _read_arrow(path, rows_per_chunk)
-        elif path.suffix.lower() in JSON_SUFFIXES:
-            chunks = _read_json_lines(path, rows_per_chunk)
-        else:
-            chunks = _read_csv(path, rows_per_chunk)
-        for chunk in chunks:
-            chunk.columns = chunk.columns.map(str)
-            yield chunk
-    except UnicodeDecodeError as error:
         raise BacklightError(
-            f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8"
-        ) from error
-    except OSError as error:
-        raise BacklightError(f"{path}: cannot be read: {error.strerror or error}") from error
+            f"{path}: no such file; give the path of a CSV, Parquet, Arrow or JSON-lines file"
+        )
+    suffix, read = path.suffix.lower(), _read_csv
+    for suffixes, reader in (
+        (PARQUET_SUFFIXES, _read_parquet),
+        (ARROW_SUFFIXES, _read_arrow),
+        (JSON_SUFFIXES, _read_json_lines),
+    ):
+        if suffix in suffixes:
+            read = reader
+    try:
+        with reading_text(path):
+            for chunk in read(path, rows_per_chunk):
+                chunk.columns = chunk.columns.map(str)
+                yield chunk
     except ValueError as error:  # pandas' and Arrow's parse errors
         reason = " ".join(str(error).split())
         raise BacklightError(f"{path}: not a readable table: {reason}") from error

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backlight.backprop.sparse import SparseRows
-from backlight.data.source import Chunk, Labelled, numbered, sparse_rows
+from backlight.data.source import Chunk, Labelled, NotStandardized, numbered, sparse_rows
+from backlight.data.text_files import reading_text
 from backlight.errors import BacklightError
 from backlight.ranges import Count
 
@@ -63,7 +64,7 @@ def tagging(
 
 
 @dataclass(frozen=True)
-class TokenEncoder:
+class TokenEncoder(NotStandardized):
     """A token among its neighbours → 0/1 features `[n, features]`, sparse.
 
     Of the token: its form, the form in lower case, first and last one to four letters, and its shape (`Xxx-dd`);
@@ -105,15 +106,6 @@ class TokenEncoder:
         ones = np.ones(len(columns), dtype=np.float32)
         return sparse_rows(csr_matrix((ones, columns, ends), shape=(len(rows), len(self.features))))
 
-    @property
-    def mean(self) -> list[float]:
-        """Zeros: nothing is subtracted of what is mostly 0."""
-        return [0.0] * len(self.feature_names)
-
-    @property
-    def scale(self) -> list[float]:
-        return [1.0] * len(self.feature_names)
-
     def is_close(self, other: "TokenEncoder") -> bool:
         """Whether both encode alike."""
         return self == other
@@ -139,40 +131,37 @@ def read_sentences(path: Path, token_column: int, tag_column: int | None) -> Ite
     """
     if not path.is_file():
         raise BacklightError(f"{path}: no such file; give one with a token and its tag on each line")
-    is_conllu = path.suffix.lower() == ".conllu"
     sentence: list[tuple[str, str]] = []
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                line = line.rstrip("\r\n")
-                if not line.strip():
-                    if sentence:
-                        yield sentence
-                    sentence = []
-                    continue
-                fields = line.split("\t") if "\t" in line else line.split()
-                # Elsewhere a '#' may be a token.
-                is_comment = line.startswith("#") if is_conllu else line.startswith("# ") and " = " in line
-                if is_comment or fields[0] == "-DOCSTART-" or (is_conllu and not fields[0].isdigit()):
-                    continue
-                least = 2 if tag_column == -1 else max(token_column, tag_column or 1)
-                if len(fields) < least:
-                    raise BacklightError(
-                        f"{path}: line {number} has {len(fields)} columns; a token in column {token_column} and, to "
-                        "learn from, a tag are needed (data.token_column, data.tag_column)"
-                    )
-                tag = "" if tag_column is None else fields[tag_column - 1 if tag_column > 0 else -1]
-                sentence.append((fields[token_column - 1], tag.strip()))
-                if tag_column is not None and sentence[-1][1] in ("", "_") and is_conllu:
-                    raise BacklightError(f"{path}: line {number} has no tag in column {tag_column}")
-    except UnicodeDecodeError as error:
-        raise BacklightError(
-            f"{path}: not UTF-8 text at byte {error.start}; save the file as UTF-8"
-        ) from error
-    except OSError as error:
-        raise BacklightError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with reading_text(path), path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                sentence += _tokens(line.rstrip("\r\n"), token_column, tag_column, path, number)
+            elif sentence:
+                yield sentence
+                sentence = []
     if sentence:
         yield sentence
+
+
+def _tokens(
+    line: str, token_column: int, tag_column: int | None, path: Path, number: int
+) -> list[tuple[str, str]]:
+    """The token of a line and its tag; none of a comment."""
+    is_conllu = path.suffix.lower() == ".conllu"
+    fields = line.split("\t") if "\t" in line else line.split()
+    # Elsewhere a '#' may be a token.
+    is_comment = line.startswith("#") if is_conllu else line.startswith("# ") and " = " in line
+    if is_comment or fields[0] == "-DOCSTART-" or (is_conllu and not fields[0].isdigit()):
+        return []
+    if len(fields) < (2 if tag_column == -1 else max(token_column, tag_column or 1)):
+        raise BacklightError(
+            f"{path}: line {number} has {len(fields)} columns; a token in column {token_column} and, to "
+            "learn from, a tag are needed (data.token_column, data.tag_column)"
+        )
+    tag = "" if tag_column is None else fields[tag_column - 1 if tag_column > 0 else -1].strip()
+    if tag_column is not None and (not tag or (is_conllu and tag == "_")):
+        raise BacklightError(f"{path}: line {number} has no tag in column {tag_column}")
+    return [(fields[token_column - 1], tag)]
 
 
 def read_tokens(encoder: TokenEncoder, path: Path, rows_per_chunk: int) -> Iterator[Chunk]:

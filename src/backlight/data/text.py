@@ -10,8 +10,9 @@ from pydantic import Field
 
 from backlight.backprop.sparse import SparseRows
 from backlight.data.folders import files_in, read_folder
-from backlight.data.source import Chunk, Labelled, numbered, sparse_rows
+from backlight.data.source import Chunk, Labelled, NotStandardized, numbered, sparse_rows
 from backlight.data.table import class_labels, read_table, require_columns, whole_table
+from backlight.data.text_files import reading_text
 from backlight.errors import BacklightError
 from backlight.ranges import Count
 
@@ -97,7 +98,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class TextEncoder:
+class TextEncoder(NotStandardized):
     """Texts → TF-IDF `[n, features]`, sparse: `(1 + ln count) · idf`, each kind of n-gram of length 1.
 
     (Salton & Buckley 1988; scikit-learn's `TfidfVectorizer` with `sublinear_tf`.)
@@ -161,15 +162,6 @@ class TextEncoder:
         parts = [vocabulary.vectorizer().transform(texts) for vocabulary in self.vocabularies]
         return sparse_rows(hstack(parts, format="csr") if len(parts) > 1 else parts[0])
 
-    @property
-    def mean(self) -> list[float]:
-        """Zeros: nothing is subtracted of what is mostly 0."""
-        return [0.0] * len(self.feature_names)
-
-    @property
-    def scale(self) -> list[float]:
-        return [1.0] * len(self.feature_names)
-
     def is_close(self, other: "TextEncoder") -> bool:
         """Whether both encode alike, but for rounding."""
         pairs = list(zip(self.vocabularies, other.vocabularies, strict=False))
@@ -223,11 +215,6 @@ def _texts(column: "pd.Series[Any]") -> list[str]:
 
 
 def _content(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BacklightError(
-            f"{file}: not UTF-8 text at byte {error.start}; save the file as UTF-8"
-        ) from error
-    except OSError as error:
-        raise BacklightError(f"{file}: cannot be read: {error.strerror or error}") from error
+    with reading_text(file):
+        content = file.read_text(encoding="utf-8-sig")
+    return content
