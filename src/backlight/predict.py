@@ -14,6 +14,7 @@ from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
 from backlight.data.kinds import KINDS
 from backlight.data.module import encoded
+from backlight.data.ratings import PairEncoder, read_users
 from backlight.data.source import Chunk
 from backlight.data.table import PARQUET_SUFFIXES
 from backlight.errors import BacklightError
@@ -56,8 +57,8 @@ def predict(
             token, the user and the item. An old file stays until the new one is complete.
         checkpoint: which of the run's checkpoints.
         rows_per_chunk: rows in memory at a time.
-        top: of each user of a file without items, the items most probably liked: how many. The file needs the user's
-            column only; what a user has touched in training is left out.
+        top: how many items to name, the most probably liked ones, for each user of a file that has no items; what a user
+            has touched in training is left out.
         accelerator: where to compute.
 
     Raises:
@@ -66,13 +67,11 @@ def predict(
     source, target = Path(input), Path(output)
     network = TrainedNetwork.load(RunFolder(run).checkpoint(checkpoint))
     network.model.to(device_of(accelerator, "accelerator"))
-    if top is not None and network.kind != "pairs":
-        raise BacklightError(f"top={top}: this run has no users and items; allowed: null")
     if target.resolve() == source.resolve():
         raise BacklightError(f"output={output}: is the input itself; give another file")
     rows = 0
     with _writing(target) as write:
-        for chunk in KINDS[network.kind].read(network.encoder, source, rows_per_chunk):
+        for chunk in _chunks(network, source, rows_per_chunk, top):
             if len(chunk.rows):
                 predictions = _predict_rows(network, chunk)
                 if top is not None:
@@ -83,6 +82,14 @@ def predict(
             raise BacklightError(f"input={input}: holds no rows")
     get_console().print(f"{rows:,} rows predicted: {output}", soft_wrap=True, highlight=False)
     return rows
+
+
+def _chunks(network: TrainedNetwork, source: Path, rows_per_chunk: int, top: int | None) -> "Iterator[Chunk]":
+    if top is None:
+        return KINDS[network.kind].read(network.encoder, source, rows_per_chunk)
+    if not isinstance(network.encoder, PairEncoder):
+        raise BacklightError(f"top={top}: this run has no users and items; allowed: null")
+    return read_users(network.encoder, source)
 
 
 def _predict_rows(network: TrainedNetwork, chunk: Chunk) -> "pd.DataFrame":

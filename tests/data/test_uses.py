@@ -155,6 +155,28 @@ def test_ranking_of_clicks(train: Train, call: Call, tmp_path: Path) -> None:
     assert not seen & set(map(tuple, top[["user", "item"]].to_numpy()))
 
 
+def test_top_is_for_files_of_users(train: Train, call: Call, tmp_path: Path) -> None:
+    path = files.ratings(tmp_path / "ratings.csv")
+    train("data=ratings", f"data.path={path}", "trainer.max_epochs=1")
+    for content, options, message in (
+        ("user,item\nu1,film 1\n", ["top=3"], "with top= it must have a column 'user' and none 'item'"),
+        (
+            "user\nu1\n",
+            [],
+            "has no column 'item'; give one, or ask for the best items of its users with top=10",
+        ),
+    ):
+        (tmp_path / "new.csv").write_text(content)
+        result = call("predict", "run=run", "input=new.csv", "output=p.csv", *options)
+        assert result.code == 2
+        assert message in result.err
+    files.texts(tmp_path / "texts.csv")
+    train("data=text", "data.path=texts.csv", folder="text")
+    result = call("predict", "run=text", "input=texts.csv", "output=p.csv", "top=3")
+    assert result.code == 2
+    assert "top=3: this run has no users and items" in result.err
+
+
 def test_histories_leave_out_the_pair_itself() -> None:
     rows = pd.DataFrame(
         {

@@ -258,15 +258,31 @@ class PairEncoder(NotStandardized):
 
 
 def read_pairs(encoder: PairEncoder, path: Path, rows_per_chunk: int) -> Iterator[Chunk]:
-    """New pairs; a file without items gives each of its users with every item that it has not touched in training."""
+    """New pairs; their keys are user and item."""
+    columns = [encoder.user.column, encoder.item.column]
+    for frame in read_table(path, rows_per_chunk):
+        for column in columns:
+            if column not in frame.columns:
+                raise BacklightError(
+                    f"{path}: has no column '{column}'; give one, or ask for the best items of its users with top=10"
+                )
+        yield Chunk(frame[columns], frame)
+
+
+def read_users(encoder: PairEncoder, path: Path) -> Iterator[Chunk]:
+    """The users of a file, one after the other, each with every item that it has not touched in training.
+
+    Raises:
+        BacklightError: the file names no users, or items too.
+    """
     import pandas as pd
 
     user, item = encoder.user, encoder.item
-    for frame in read_table(path, rows_per_chunk):
-        if item.column in frame.columns:
-            shown = [column for column in (user.column, item.column) if column in frame.columns]
-            yield Chunk(frame[shown], frame)
-            continue
+    for frame in read_table(path):
+        if item.column in frame.columns or user.column not in frame.columns:
+            raise BacklightError(
+                f"{path}: with top= it must have a column '{user.column}' and none '{item.column}'"
+            )
         for name, code in zip(as_text(frame[user.column]), user.codes(frame), strict=True):
             left = np.setdiff1d(np.arange(len(item.names)), encoder.seen[1][encoder.seen[0] == code].numpy())
             pairs = pd.DataFrame({user.column: name, item.column: np.array(item.names, dtype=object)[left]})
