@@ -5,6 +5,7 @@ that is slower for a while is slower for both sides.
 """
 
 import argparse
+import json
 import logging
 import multiprocessing
 import os
@@ -299,6 +300,53 @@ def outcome(case: Case, clinic: Clinic) -> str:
     return "" if is_cured else f"{best.verdict} (progress {before:.2f} → {after:.2f})"
 
 
+SPACES = (
+    "data=circles",
+    "data=spirals",
+    "data=breast_cancer",
+    "data.n_classes=3 data.n_informative=4",
+    "data=hastie",
+)
+SEARCHED = [
+    "sweep=search", "sweep.sampler=random", "sweep.trials=120", "sweep.at_once=120", "trainer.max_epochs=50",
+    "optimizer.lr=tag(log,interval(0.0001,30))", "model.init_scale=tag(log,interval(0.1,30))",
+    "model.activation=sigmoid,tanh,relu", "model.hidden=[8],[8,8],[8,8,8,8]",
+]  # fmt: skip
+
+
+def stop_sick(repeats: int) -> None:
+    """Which part of a random sweep's epochs `sweep.stop_sick=true` saves, and whether the best trial is the same."""
+    table = Table(
+        "space, seed", "trials", "epochs", "with stop_sick", "saved", "best val/loss", "with stop_sick"
+    )
+    saved = []
+    for space in SPACES:
+        for seed in range(repeats):
+            (every, best), (some, kept) = (
+                searched([*SEARCHED, *space.split(), f"sweep.seed={seed}", *options])
+                for options in ([], ["sweep.stop_sick=true"])
+            )
+            saved.append(1 - some / every)
+            name = f"{space}, {seed}"
+            table.add_row(
+                name, "120", str(every), str(some), f"{saved[-1]:.0%}", f"{best:.5f}", f"{kept:.5f}"
+            )
+    get_console().print(table)
+    get_console().print(f"saved in the mean: {statistics.mean(saved):.0%}", highlight=False)
+
+
+def searched(options: list[str]) -> tuple[int, float]:
+    """The epochs of all trials of a sweep, and the best validation loss."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "train.py"), "-m", *options, f"hydra.sweep.dir={folder}/sweep"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, 3):  # 3: some trials failed
+            raise SystemExit(done.stderr)
+        summaries = [json.loads(path.read_text()) for path in Path(folder).glob("sweep/*/summary.json")]
+    losses = [s["metrics"]["val/loss"] for s in summaries if s["status"] == "completed"]
+    return sum(summary["epochs"] for summary in summaries), min(losses)
+
+
 def quality(repeats: int) -> None:
     """The experiments on real data beside their peers, on the same rows: means over so many seeds.
 
@@ -358,6 +406,7 @@ BENCHMARKS = {
     "diagnosis": diagnosis,
     "instrument": instrument,
     "quality": quality,
+    "stop_sick": stop_sick,
     "sweep": sweep,
     "treatment": treatment,
 }
