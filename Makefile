@@ -8,7 +8,7 @@ train: .venv/run.stamp        ## train the default experiment
 	$(BIN)/python train.py
 
 test: .venv/test.stamp        ## run every test, with coverage
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 lint: .venv/test.stamp        ## style, format and types
 	$(BIN)/ruff check .
