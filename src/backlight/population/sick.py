@@ -9,13 +9,15 @@ from backlight.diagnosis.symptoms import HARDLY_LEARNED
 from backlight.population.member import Member
 
 SHARE = 0.2
-"""Of its epochs, after which a member must know more than the class shares."""
+"""Of its epochs, after which a member must know more than the class shares, or be on the way."""
 FEWEST = 5
-"""Epochs that everybody gets: fewer say nothing of how a loss falls."""
+"""Epochs that everybody gets, and that tell the pace: fewer say nothing of how a loss falls."""
 
 
 class StopSick:
     """Ends members that know no more than how frequent each class is when a fifth of their epochs is over.
+
+    Those that will at their present pace go on: losses leave a plateau ever faster.
 
     What ails them is then said by their diagnosis: every symptom that it calls fatal leaves a network there.
     """
@@ -28,11 +30,12 @@ class StopSick:
         sick = []
         for place, member in enumerate(members):
             epochs = len(member.history)
-            if epochs != max(FEWEST, math.ceil(SHARE * member.max_epochs)):
+            if epochs < max(FEWEST, math.ceil(SHARE * member.max_epochs)):
                 continue
             base = self._base_loss(member)
-            loss = float(member.history[-1]["train/loss"])
-            if loss > (1 - HARDLY_LEARNED) * base:
+            before, loss = (float(member.history[epoch]["train/loss"]) for epoch in (-FEWEST, -1))
+            at_the_end = loss - (before - loss) / (FEWEST - 1) * (member.max_epochs - epochs)
+            if min(loss, at_the_end) > (1 - HARDLY_LEARNED) * base:
                 member.stopped = (
                     f"stopped after epoch {epochs}: train/loss {loss:.4g} is hardly below the {base:.4g} of "
                     "knowing the class shares only (sweep.stop_sick)"
