@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -15,6 +16,7 @@ from backlight.command import config_folder
 from backlight.config import build, plain, task_of
 from backlight.errors import BacklightError, nearest
 from backlight.run_folder import RunFolder
+from tests.data import files
 
 CONF = config_folder()
 GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "callbacks", "sweep", "experiment")
@@ -28,10 +30,8 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a,y\n" + "\n".join(f"{row},{row % 2}" for row in range(50)))
-    table = [f"data.path={tmp_path / 't.csv'}", "data.target=y"] if option in ("table", "own_table") else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", [f"{group}={option}", *table])
+        config = compose("train", [f"{group}={option}", *files_for(option, tmp_path)])
     node = plain(task_of(config))
     if node["trainer"]["accelerator"] in ("gpu", "mps"):
         node["trainer"]["accelerator"] = "cpu"  # the rest of the option is built all the same
@@ -41,6 +41,26 @@ def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
         experiment.classifier.model(experiment.data.part("train")[0]).shape[1] == experiment.data.num_outputs
     )
     assert not (tmp_path / "run").exists(), "building writes nothing"
+
+
+def files_for(option: str, folder: Path) -> list[str]:
+    """What an option that reads the user's files, or downloaded ones, needs."""
+    if option in ("table", "own_table"):
+        (folder / "t.csv").write_text("a,y\n" + "\n".join(f"{row},{row % 2}" for row in range(50)))
+        return [f"data.path={folder / 't.csv'}", "data.target=y"]
+    if option == "openml":
+        return ["data.name=tea", f"data.cache={files.openml(folder)}"]
+    if option in ("images", "audio", "speech"):
+        # Arrays, to which no sound has to be turned.
+        np.savez(folder / "d.npz", x=np.random.default_rng(0).random((40, 6, 5)), y=np.arange(40) % 2)
+        return [f"data.path={folder / 'd.npz'}"]
+    if option == "text":
+        return [f"data.path={files.texts(folder / 't.csv')}", "data.column=text", "data.target=label"]
+    if option == "tagging":
+        return [f"data.path={files.sentences(folder / 't.conllu')}"]
+    if option in ("ratings", "clicks"):
+        return [f"data.path={files.ratings(folder / 'r.csv')}"]
+    return []
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))

@@ -1,5 +1,8 @@
 """Small files of every kind, from which two classes can be told."""
 
+import gzip
+import hashlib
+import json
 import wave
 from pathlib import Path
 
@@ -86,3 +89,35 @@ def ratings(path: Path, users: int = 30, items: int = 20, seed: int = 0) -> Path
     ]
     pd.DataFrame(rows, columns=["user", "item", "rating", "time", "age"]).to_csv(path, index=False)
     return path
+
+
+def openml(folder: Path) -> Path:
+    """The set "tea" as scikit-learn's fetcher leaves it in its cache: nothing needs to be downloaded."""
+    arff = "@relation tea\n@attribute warmth numeric\n@attribute leaf {green,black}\n@attribute good {no,yes}\n@data\n"
+    arff += "".join(
+        f"{row},{'green' if row % 3 else 'black'},{'yes' if row > 20 else 'no'}\n" for row in range(40)
+    )
+    api = "api/v1/json/data"
+    described = {
+        "id": "7", "name": "tea", "description": "", "version": "1", "format": "ARFF", "file_id": "9", "status": "active",
+        "url": "https://www.openml.org/data/v1/download/9/tea.arff", "default_target_attribute": "good",
+        "md5_checksum": hashlib.md5(arff.encode()).hexdigest(),
+    }  # fmt: skip
+    features = [
+        {"index": str(index), "name": name, "data_type": kind, "is_target": str(name == "good").lower(),
+         "is_ignore": "false", "is_row_identifier": "false", "number_of_missing_values": "0"}
+        for index, (name, kind) in enumerate([("warmth", "numeric"), ("leaf", "nominal"), ("good", "nominal")])
+    ]  # fmt: skip
+    contents = {
+        f"{api}/list/data_name/tea/limit/2/status/active/": {"data": {"dataset": [{"did": 7, "version": 1}]}},
+        f"{api}/7": {"data_set_description": described},
+        f"{api}/features/7": {"data_features": {"feature": features}},
+        f"{api}/qualities/7": {"data_qualities": {"quality": [{"name": "NumberOfInstances", "value": "40"}]}},
+        "data/v1/download/9/tea.arff": arff,
+    }
+    for place, content in contents.items():
+        file = folder / "openml" / "openml.org" / (place + ".gz")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = content if isinstance(content, str) else json.dumps(content)
+        file.write_bytes(gzip.compress(text.encode()))
+    return folder

@@ -1,8 +1,5 @@
 """Tables as people have them."""
 
-import gzip
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from backlight.data.encoder import FeatureEncoder
 from backlight.data.module import ClassificationData
 from backlight.data.table import read_table, table
 from backlight.errors import BacklightError
+from tests.data import files
 
 
 def frame(rows: int = 60) -> pd.DataFrame:
@@ -277,34 +275,7 @@ def test_groups_and_times_decide_what_is_held_out(tmp_path: Path) -> None:
 
 
 def test_openml_from_its_cache(tmp_path: Path) -> None:
-    """The files that scikit-learn's fetcher leaves behind; nothing is downloaded."""
-    arff = "@relation tea\n@attribute warmth numeric\n@attribute leaf {green,black}\n@attribute good {no,yes}\n@data\n"
-    arff += "".join(
-        f"{row},{'green' if row % 3 else 'black'},{'yes' if row > 20 else 'no'}\n" for row in range(40)
-    )
-    api = "api/v1/json/data"
-    described = {
-        "id": "7", "name": "tea", "description": "", "version": "1", "format": "ARFF", "file_id": "9", "status": "active",
-        "url": "https://www.openml.org/data/v1/download/9/tea.arff", "default_target_attribute": "good",
-        "md5_checksum": hashlib.md5(arff.encode()).hexdigest(),
-    }  # fmt: skip
-    features = [
-        {"index": str(index), "name": name, "data_type": kind, "is_target": str(name == "good").lower(),
-         "is_ignore": "false", "is_row_identifier": "false", "number_of_missing_values": "0"}
-        for index, (name, kind) in enumerate([("warmth", "numeric"), ("leaf", "nominal"), ("good", "nominal")])
-    ]  # fmt: skip
-    contents = {
-        f"{api}/list/data_name/tea/limit/2/status/active/": {"data": {"dataset": [{"did": 7, "version": 1}]}},
-        f"{api}/7": {"data_set_description": described},
-        f"{api}/features/7": {"data_features": {"feature": features}},
-        f"{api}/qualities/7": {"data_qualities": {"quality": [{"name": "NumberOfInstances", "value": "40"}]}},
-        "data/v1/download/9/tea.arff": arff,
-    }
-    for place, content in contents.items():
-        file = tmp_path / "openml" / "openml.org" / (place + ".gz")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        text = content if isinstance(content, str) else json.dumps(content)
-        file.write_bytes(gzip.compress(text.encode()))
+    files.openml(tmp_path)
     data = build_data({"source": "openml", "name": "tea", "cache": str(tmp_path), "seed": 0}, run_seed=0)
     data.setup()
     assert data.class_names == ["no", "yes"]
