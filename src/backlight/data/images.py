@@ -163,12 +163,14 @@ class ImageEncoder:
         )
 
     def _decode(self, paths: NDArray[np.str_], into: Bytes) -> None:
+        from PIL import Image
+
         broken: list[str] = []
 
         def one(number: int) -> None:
             try:
                 into[number] = self._file(str(paths[number]))
-            except (OSError, ValueError, SyntaxError, struct.error) as error:
+            except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
                 broken.append(f"{paths[number]}: {' '.join(str(error).split())}")
 
         with ThreadPoolExecutor() as threads:
@@ -265,7 +267,7 @@ def _are_grey(rows: NDArray[Any]) -> bool:
             with Image.open(path) as image:
                 if image.mode not in ("1", "L", "LA", "I", "F") and not image.mode.startswith("I;"):
                     return False
-        except OSError:  # decoding all will name it
+        except (OSError, Image.DecompressionBombError):  # decoding all will name it
             continue
     return True
 
