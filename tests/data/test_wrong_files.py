@@ -1,5 +1,6 @@
 """Mistakes in files of every kind: one sentence that names the file and what is wrong."""
 
+import errno
 import gzip
 import struct
 import wave
@@ -202,8 +203,27 @@ def test_decoded_images_come_from_the_cache(tmp_path: Path, monkeypatch: pytest.
     paths = np.array([str(path) for path in sorted(files.images(tmp_path / "d", 4).rglob("*.png"))])
     encoder = ImageEncoder.fit(paths, standardize=True, size=6, colour="auto")
     first = encoder.transform(paths)
-    monkeypatch.setattr(ImageEncoder, "_file", None)  # decoding again would fail
+    with monkeypatch.context() as broken:
+        broken.setattr(ImageEncoder, "_file", None)  # decoding again would fail
+        assert np.array_equal(encoder.transform(paths), first)
+    (kept,) = (tmp_path / "cache").rglob("*.npy")
+    kept.write_bytes(b"cut short")
     assert np.array_equal(encoder.transform(paths), first)
+
+
+def test_without_room_for_the_cache_images_are_decoded_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backlight.data.images import ImageEncoder
+
+    def no_room(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("os.posix_fallocate", no_room)
+    paths = np.array([str(path) for path in sorted(files.images(tmp_path / "d", 4).rglob("*.png"))])
+    assert ImageEncoder.fit(paths, standardize=True, size=6, colour="auto").transform(paths).shape == (8, 36)
+    assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
 def test_idx_and_npz_of_the_same_images(tmp_path: Path) -> None:

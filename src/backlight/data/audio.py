@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from backlight.data.arrays import Arrays, class_names_of, pick, read_npz
 from backlight.data.cache import cached, fingerprint
 from backlight.data.encoder import mean_and_scale
-from backlight.data.folders import files_in, read_folder
+from backlight.data.folders import files_at, read_folder
 from backlight.data.source import Chunk, Floats, Ints, Labelled, numbered
 from backlight.errors import BacklightError
 from backlight.ranges import Count
@@ -251,12 +251,7 @@ def read_audio(encoder: AudioEncoder, path: Path, rows_per_chunk: int) -> Iterat
     if path.suffix.lower() == ".npz":
         rows: NDArray[Any] = _recordings(read_npz(path), path)
     else:
-        files = files_in(path, SUFFIXES) if path.is_dir() else [path] if path.is_file() else []
-        if not files:
-            raise BacklightError(
-                f"{path}: no recording there; give a file or a folder of {', '.join(SUFFIXES)}"
-            )
-        rows = np.array([str(file) for file in files])
+        rows = np.array([str(file) for file in files_at(path, SUFFIXES, "recording")])
     for start in range(0, len(rows), rows_per_chunk):
         some = rows[start : start + rows_per_chunk]
         keys = {"recording": range(start, start + len(some))} if rows.dtype.kind == "O" else {"file": some}

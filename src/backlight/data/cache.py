@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -11,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-HEADER_BYTES = 4096  # of a .npy file, at most
 
 log = logging.getLogger(__name__)
 
@@ -32,34 +29,50 @@ def cached(
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "backlight"
     path = folder / f"{name}.npy"
-    if path.exists():
-        kept: NDArray[Any] = np.load(path, mmap_mode="r")
-        if kept.shape == shape and kept.dtype == dtype:
-            return kept
+    kept = _read(path)
+    if kept is not None and kept.shape == shape and kept.dtype == dtype:
+        return kept
+    temporary = ""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(suffix=".npy", dir=folder)
-        try:  # writing to mapped pages of a full disk would kill the process
-            os.posix_fallocate(handle, 0, HEADER_BYTES + math.prod(shape) * dtype.itemsize)
-        except OSError:
-            Path(temporary).unlink()
-            raise
-        finally:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(suffix=".npy", dir=folder)
             os.close(handle)
-    except OSError as error:
-        log.info("not cached: %s", error)
-        array = np.empty(shape, dtype)
-        fill(array)
-        return array
-    try:
-        mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+            mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+            _reserve(Path(temporary))
+        except OSError as error:
+            log.info("not cached: %s", error)
+            array = np.empty(shape, dtype)
+            fill(array)
+            return array
         fill(mapped)
         mapped.flush()
         Path(temporary).replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
     whole: NDArray[Any] = np.load(path, mmap_mode="r")
     return whole
+
+
+def _read(path: Path) -> NDArray[Any] | None:
+    """The array of a file; None where it is not there, or damaged."""
+    try:
+        kept: NDArray[Any] = np.load(path, mmap_mode="r")
+        return kept
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _reserve(path: Path) -> None:
+    """Have the disk hold all of the file: writing to mapped pages for which it has no room would kill the process.
+
+    Raises:
+        OSError: it has no room.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def fingerprint(files: Iterable[str], settings: object) -> str:

@@ -78,5 +78,17 @@ def files_in(folder: Path, suffixes: Collection[str]) -> list[Path]:
     )
 
 
+def files_at(path: Path, suffixes: Collection[str], what: str) -> list[Path]:
+    """The file itself, or those in the folder.
+
+    Raises:
+        BacklightError: there are none, which `what` names.
+    """
+    files = files_in(path, suffixes) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        raise BacklightError(f"{path}: no {what} there; give a file or a folder of {', '.join(suffixes)}")
+    return files
+
+
 def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from backlight.data.arrays import class_names_of, pick, read_npz
 from backlight.data.cache import cached, fingerprint
-from backlight.data.folders import files_in, read_folder
+from backlight.data.folders import files_at, read_folder
 from backlight.data.source import Chunk, Floats, Labelled, numbered
 from backlight.errors import BacklightError
 from backlight.ranges import Count
@@ -239,12 +239,7 @@ def read_images(encoder: ImageEncoder, path: Path, rows_per_chunk: int) -> Itera
     elif "ubyte" in path.name:
         arrays = read_idx(path)
     else:
-        files = files_in(path, _suffixes()) if path.is_dir() else [path] if path.is_file() else []
-        if not files:
-            raise BacklightError(
-                f"{path}: no image there; give a file or a folder of {', '.join(_suffixes())}"
-            )
-        arrays = np.array([str(file) for file in files])
+        arrays = np.array([str(file) for file in files_at(path, _suffixes(), "image")])
     for start in range(0, len(arrays), rows_per_chunk):
         rows = arrays[start : start + rows_per_chunk]
         keys = pd.DataFrame(
