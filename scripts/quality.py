@@ -146,7 +146,7 @@ def judge(model: Any, x: Any, y: Any, metric: str) -> float:
 def arrays(data: ClassificationData, part: Part) -> tuple[Any, Any]:
     """X and class numbers as scikit-learn takes them."""
     x, y = data.part(part)
-    return as_array(x), labels_of(y).numpy()
+    return as_array(x[:]), labels_of(y).numpy()
 
 
 def as_array(x: Rows) -> Any:

@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from backlight.accelerator import Accelerator, require_accelerator
-from backlight.backprop.sparse import Rows
 from backlight.callbacks.backprop import BackpropMonitor
 from backlight.callbacks.checkpoints import Checkpoints
 from backlight.callbacks.decision_boundary import DecisionBoundary
@@ -34,6 +33,7 @@ from backlight.config import build, check, choose, plain
 from backlight.data.module import ClassificationData
 from backlight.data.source import Part
 from backlight.data.sources import SOURCES
+from backlight.data.stored import Features
 from backlight.errors import BacklightError, nearest
 from backlight.loss import BinaryCrossEntropy
 from backlight.model import SigmoidMLP
@@ -129,7 +129,9 @@ def build_data(node: Node, run_seed: int) -> ClassificationData:
     return build(ClassificationData, options, "data", load=load, run_seed=run_seed)
 
 
-def rows_of_run(folder: RunFolder, checkpoint: str, part: Part) -> tuple[ClassificationData, Rows, Tensor]:
+def rows_of_run(
+    folder: RunFolder, checkpoint: str, part: Part
+) -> tuple[ClassificationData, Features, Tensor]:
     """The data of a run, and x and y of one of its parts.
 
     Raises:

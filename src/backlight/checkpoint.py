@@ -11,9 +11,10 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
-from backlight.backprop.sparse import Rows
+from backlight.data.batches import logits_of
 from backlight.data.module import encoder_of
 from backlight.data.source import Encoder
+from backlight.data.stored import Features
 from backlight.errors import BacklightError
 from backlight.files import write_whole
 from backlight.loss import BinaryCrossEntropy
@@ -88,8 +89,6 @@ class TrainedNetwork:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BacklightError(f"{path}: its weights do not fit its own architecture") from error
 
-    @torch.no_grad()
-    def logits(self, x: Rows, rows_at_once: int = 8192) -> Tensor:
+    def logits(self, x: Features) -> Tensor:
         """`[rows, outputs]` on the CPU for encoded features `[rows, features]`."""
-        device = next(self.model.parameters()).device
-        return torch.cat([self.model(part.to(device)).cpu() for part in x.split(rows_at_once)])
+        return logits_of(self.model, x)

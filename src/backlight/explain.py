@@ -74,11 +74,11 @@ def explain(
     elif label is not None:
         raise BacklightError(f"label={label}: the run's own rows have their labels; allowed with input=")
     else:
-        _, x, y = rows_of_run(folder, checkpoint, part)
+        _, every_x, every_y = rows_of_run(folder, checkpoint, part)
         where = f"the {part} rows"
-        if row >= len(x):
-            raise BacklightError(f"row={row}: {where} are numbered from 0 to {len(x) - 1}")
-        x, y = x[row : row + 1], y[row : row + 1]
+        if row >= len(every_x):
+            raise BacklightError(f"row={row}: {where} are numbered from 0 to {len(every_x) - 1}")
+        x, y = every_x[row : row + 1], every_y[row : row + 1]
     if isinstance(x, SparseRows):
         x = x.to_dense()
     _show(network, x.double(), y.double(), f"row {row} of {where}", config["optimizer"]["lr"], top)
@@ -107,7 +107,7 @@ def _row_of_file(
     if str(label) not in network.class_names:
         raise BacklightError(f"label={label}: no such class; allowed: {', '.join(network.class_names)}")
     code = torch.tensor([network.class_names.index(str(label))])
-    return encoded(line, network.encoder), targets(code, network.class_names)
+    return encoded(line, network.encoder)[:1], targets(code, network.class_names)
 
 
 def _show(network: TrainedNetwork, x: Tensor, y: Tensor, title: str, lr: float, top: int) -> None:

@@ -16,7 +16,7 @@ from backlight.data.kinds import KINDS
 from backlight.data.module import encoded
 from backlight.data.ratings import PairEncoder, read_users
 from backlight.data.source import Chunk
-from backlight.data.table import PARQUET_SUFFIXES
+from backlight.data.stored import PARQUET_SUFFIXES
 from backlight.errors import BacklightError
 from backlight.files import whole_file
 from backlight.metrics import predicted, probabilities

@@ -32,7 +32,7 @@ class DecisionBoundary(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert trainer.max_epochs is not None
-        if data_of(trainer).num_features == 2 and not data_of(trainer).is_sparse:
+        if data_of(trainer).num_features == 2 and data_of(trainer).is_dense:
             spaced = np.geomspace(1, trainer.max_epochs, self.max_pictures)
             self._epochs = {int(epoch) for epoch in np.round(spaced)}
 

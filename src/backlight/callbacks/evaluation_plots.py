@@ -3,17 +3,21 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from backlight.callbacks.reach import data_of, outputs_of, writer_of
+from backlight.callbacks.reach import data_of, writer_of
+from backlight.data.batches import logits_of
 from backlight.metrics import labels_of, predicted, probabilities
 from backlight.ranges import Count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+CURVE_ROWS = 50_000
+"""Of more rows these many are drawn for the curves: a line through a million points looks the same and takes seconds."""
 
 
 class EvaluationPlots(Callback):
@@ -26,20 +30,23 @@ class EvaluationPlots(Callback):
     def __init__(self, *, max_classes: Count = 10) -> None:
         self.max_classes = max_classes
 
-    @torch.no_grad()
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         writer = writer_of(trainer)
         if writer is None:
             return
         data = data_of(trainer)
-        logits, y = outputs_of(pl_module, data, "test")
+        x, y = data.part("test")
+        logits = logits_of(pl_module, x)
         probability = probabilities(logits)
         labels, guesses = labels_of(y).numpy(), predicted(probability).numpy()
         chance = _per_class(probability.numpy())
         frequent = np.argsort(-np.bincount(labels, minlength=len(data.class_names)))[: self.max_classes]
         shown = [1] if len(data.class_names) == 2 else sorted(frequent.tolist())
-        figures = {
-            "confusion_matrix": confusion_matrix(labels, guesses, data.class_names),
+        figures = {"confusion_matrix": confusion_matrix(labels, guesses, data.class_names)}
+        if len(labels) > CURVE_ROWS:
+            drawn = np.random.default_rng(0).choice(len(labels), CURVE_ROWS, replace=False)
+            labels, chance = labels[drawn], chance[drawn]
+        figures |= {
             "roc": roc(labels, chance, data.class_names, shown),
             "precision_recall": precision_recall(labels, chance, data.class_names, shown),
             "calibration": calibration(labels, chance),

@@ -3,7 +3,8 @@
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from backlight.callbacks.reach import data_of, outputs_of
+from backlight.callbacks.reach import data_of
+from backlight.data.batches import logits_of
 from backlight.metrics import group_metrics
 
 
@@ -15,7 +16,8 @@ class GroupMetrics(Callback):
         groups, judged_by = data.groups("test"), data.judged_by
         if groups is None or judged_by is None:
             return
-        values = group_metrics(*outputs_of(pl_module, data, "test"), torch.from_numpy(groups), judged_by)
+        x, y = data.part("test")
+        values = group_metrics(logits_of(pl_module, x), y, torch.from_numpy(groups), judged_by)
         pl_module.log_dict(
             {f"test/{name}": value.to(pl_module.device, torch.float32) for name, value in values.items()}
         )

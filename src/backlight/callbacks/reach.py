@@ -1,14 +1,11 @@
 """What callbacks reach through the trainer."""
 
-import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from backlight.data.batches import TrainingBatches
-from backlight.data.module import EVALUATION_ROWS, ClassificationData
-from backlight.data.source import Part
+from backlight.data.module import ClassificationData
 from backlight.run_folder import RunFolder
 
 
@@ -30,14 +27,6 @@ def data_of(trainer: Trainer) -> ClassificationData:
     data = trainer.datamodule  # type: ignore[attr-defined]  # set in its __init__, without an annotation
     assert isinstance(data, ClassificationData)
     return data
-
-
-@torch.no_grad()
-def outputs_of(module: LightningModule, data: ClassificationData, part: Part) -> tuple[Tensor, Tensor]:
-    """The logits of every row of a part, and y, `[rows, outputs]` on the CPU."""
-    x, y = data.part(part)
-    logits = [module(rows.to(module.device)).cpu() for rows in x.split(EVALUATION_ROWS)]
-    return torch.cat(logits), y
 
 
 def steps_per_epoch(trainer: Trainer) -> int:

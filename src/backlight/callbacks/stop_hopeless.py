@@ -10,7 +10,8 @@ from rich import get_console
 
 from backlight.callbacks.reach import data_of
 from backlight.classifier import Classifier
-from backlight.data.module import EVALUATION_ROWS, ClassificationData
+from backlight.data.batches import EVALUATION_ROWS
+from backlight.data.module import ClassificationData
 from backlight.diagnosis.measure import constant_loss
 from backlight.diagnosis.symptoms import RISEN
 from backlight.loss import BinaryCrossEntropy

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from backlight.data.arrays import Arrays, class_names_of, pick, read_npz
+from backlight.data.arrays import LABELS, Arrays, classes_of, pick, read_npz
 from backlight.data.cache import cached, fingerprint
 from backlight.data.encoder import mean_and_scale
 from backlight.data.folders import files_at, read_folder
@@ -66,16 +66,15 @@ def audio(
     if place.suffix.lower() == ".npz":
         arrays = read_npz(place)
         rows = _recordings(arrays, place)
-        labels = pick(arrays, ("y", "labels", "label", "targets", "target"), place, "labels")
+        labels = pick(arrays, LABELS, place, "labels")
         if len(labels) != len(rows):
             raise BacklightError(
                 f"{path}: has {len(rows)} recordings and {len(labels)} labels; allowed: as many"
             )
-        names, class_names = class_names_of(labels, place)
+        codes, class_names = classes_of(labels, place)
         groups = None
         if group is not None:
             groups = _codes(pick(arrays, (group.lower(),), place, f"groups (data.group={group})").tolist())
-        codes = numbered(names, class_names)
         return Labelled(rows, codes, [], class_names, "audio", options, groups)
     folder = read_folder(path, SUFFIXES, "sound files")
     groups = None if group is None else _codes(_caught(group, folder.files))

@@ -5,11 +5,29 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backlight.backprop.sparse import Rows, concatenate
+from backlight.data.stored import Features, StoredRows
 
 Batch = tuple[Rows, Tensor]
+EVALUATION_ROWS = 8192  # rows per batch where nothing is learned; bounds the memory of activations
+
+
+@torch.no_grad()
+def logits_of(network: nn.Module, x: Features) -> Tensor:
+    """`[rows, outputs]` on the CPU, of encoded features `[rows, features]` that may lie elsewhere than the network."""
+    device = next(network.parameters()).device
+    logits = torch.empty(len(x), 0)
+    start = 0
+    for rows in x.split(EVALUATION_ROWS):
+        some = network(rows.to(device))
+        if start == 0:
+            # All at once: small results kept between large activations would hold the memory of these.
+            logits = torch.empty(len(x), some.shape[1])
+        logits[start : start + len(some)] = some
+        start += len(some)
+    return logits
 
 
 class EpochShuffle:
@@ -35,9 +53,43 @@ class EpochShuffle:
         """`[num_rows]` row numbers, int64."""
         if self.seed is None:
             return torch.arange(self.num_rows)
-        state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
-        return torch.randperm(self.num_rows, generator=generator)
+        return torch.randperm(self.num_rows, generator=self._generator(self.seed))
+
+    def _generator(self, seed: int) -> torch.Generator:
+        state = np.random.SeedSequence([seed, self.epoch]).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+class BlockShuffle(EpochShuffle):
+    """The order of rows that lie on disk: blocks of neighbours are drawn, and the rows of many blocks are mixed.
+
+    So what is read at a time lies in few places. Another order in each epoch, a function of `(seed, epoch)`
+    alone too.
+
+    Args:
+        num_rows, seed: as for `EpochShuffle`.
+        row_bytes: of a row on disk.
+    """
+
+    BLOCK_BYTES = 2**16
+    MIXED_BLOCKS = 512
+
+    def __init__(self, num_rows: int, seed: int | None, row_bytes: int) -> None:
+        super().__init__(num_rows, seed)
+        self.block = max(1, self.BLOCK_BYTES // row_bytes)
+
+    def order(self) -> Tensor:
+        """`[num_rows]` row numbers, int64."""
+        if self.seed is None:
+            return super().order()
+        generator = self._generator(self.seed)
+        blocks = torch.randperm(-(-self.num_rows // self.block), generator=generator)
+        mixed = []
+        for some in blocks.split(self.MIXED_BLOCKS):
+            rows = (some[:, None] * self.block + torch.arange(self.block)).flatten()
+            rows = rows[rows < self.num_rows]
+            mixed.append(rows[torch.randperm(len(rows), generator=generator)])
+        return torch.cat(mixed)
 
 
 class Batches:
@@ -50,7 +102,7 @@ class Batches:
             exactly one process.
     """
 
-    def __init__(self, x: Rows, y: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, x: Features, y: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.x = x
         self.y = y
         self.batch_size = batch_size
@@ -104,7 +156,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        x: Rows,
+        x: Features,
         y: Tensor,
         batch_size: int,
         seed: int | None = None,
@@ -119,7 +171,12 @@ class TrainingBatches:
         self.steps_at_once = steps_at_once
         self.rank = rank
         self.world_size = world_size
-        self.sampler = EpochShuffle(len(x), seed)  # Lightning calls its `set_epoch`
+        # Lightning calls its `set_epoch`.
+        self.sampler = (
+            BlockShuffle(len(x), seed, 4 * x.shape[1])
+            if isinstance(x, StoredRows)
+            else EpochShuffle(len(x), seed)
+        )
 
     @property
     def num_batches(self) -> int:

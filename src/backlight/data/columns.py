@@ -82,7 +82,10 @@ class Column:
             raise BacklightError(
                 f"data: column '{name}' holds durations, which cannot be a feature; {advice}"
             )
-        if series.map(lambda value: isinstance(value, list | dict | bytes | np.ndarray)).any():
+        if (
+            not is_numeric(series)
+            and series.map(lambda value: isinstance(value, list | dict | bytes | np.ndarray)).any()
+        ):
             raise BacklightError(
                 f"data: column '{name}' holds lists or bytes, which cannot be a feature; {advice}"
             )
@@ -101,7 +104,7 @@ class Column:
             if not is_wrong.any():
                 missing = np.isnan(numbers)
                 return cls(name, "numeric", float(np.median(numbers[~missing])), bool(missing.any()))
-        categories = sorted(set(as_text(series.dropna()).tolist()))
+        categories = sorted(set(as_text(pd.Series(series.dropna().unique())).tolist()))
         if len(categories) <= max_categories:
             return cls(name, "categorical", categories=categories)
         if many_categories == "embed":
@@ -187,8 +190,15 @@ def as_numbers(series: "pd.Series[Any]") -> tuple[Doubles, NDArray[np.bool_]]:
     """The column as float64, NaN where it is missing or not a number; and where it is not a number."""
     import pandas as pd
 
+    if is_numeric(series):
+        return series.to_numpy(np.float64, na_value=np.nan), np.zeros(len(series), dtype=bool)
     numbers = pd.to_numeric(series.astype(object), errors="coerce").to_numpy(np.float64, na_value=np.nan)
     return numbers, np.isnan(numbers) & series.notna().to_numpy()
+
+
+def is_numeric(series: "pd.Series[Any]") -> bool:
+    """Whether the column is one of numbers already, and none of texts that may be numbers."""
+    return series.dtype.kind in "iuf"
 
 
 def as_text(series: "pd.Series[Any]") -> NDArray[np.object_]:

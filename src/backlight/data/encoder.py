@@ -1,6 +1,6 @@
 """From raw columns to float32 features, with everything that was fitted kept as plain data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from backlight.backprop.sparse import SparseRows
 from backlight.data.columns import Column, Doubles
 from backlight.data.source import Floats, sparse_rows
+from backlight.data.stored import ROWS_AT_ONCE, StoredRows, StoredTable
 from backlight.errors import BacklightError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class FeatureEncoder:
     @classmethod
     def fit(
         cls,
-        rows: "Floats | pd.DataFrame",
+        rows: "Floats | StoredRows | pd.DataFrame | StoredTable",
         feature_names: Sequence[str],
         *,
         standardize: bool,
@@ -40,7 +41,7 @@ class FeatureEncoder:
         """Learn columns, fill values, categories, means and scales from training rows.
 
         Args:
-            rows: `[n, features]`, or a data frame.
+            rows: `[n, features]`, or columns by their names.
             feature_names: of its columns.
             standardize: whether to fit mean and scale.
             options: of `Column.fit`.
@@ -48,18 +49,17 @@ class FeatureEncoder:
         Raises:
             BacklightError: a column cannot be a feature.
         """
-        if isinstance(rows, np.ndarray):
+        if isinstance(rows, np.ndarray | StoredRows):
             columns = [Column(name, "numeric") for name in feature_names]
-        else:
-            columns = [Column.fit(rows[name], **options) for name in feature_names]
-            columns.sort(key=lambda column: column.is_sparse)  # the others stay in their order
-        encoded = rows if isinstance(rows, np.ndarray) else _encode_dense(rows, columns)
-        width = sum(len(column.feature_names) for column in columns)
-        mean, scale = np.zeros(width), np.ones(width)
-        if standardize:
-            numeric = np.flatnonzero(_is_number(columns))
-            mean[numeric], scale[numeric] = mean_and_scale(encoded[:, numeric])
-        return cls(columns, mean.tolist(), scale.tolist())
+            mean, scale = np.zeros(len(columns)), np.ones(len(columns))
+            if standardize:
+                mean, scale = mean_and_scale(rows) if isinstance(rows, np.ndarray) else _streamed(rows)
+            return cls(columns, mean.tolist(), scale.tolist())
+        # One column at a time, which is all of a file that needs to be in memory.
+        fitted = [_fit_column(rows[name], standardize, options) for name in feature_names]
+        fitted.sort(key=lambda each: each[0].is_sparse)  # the others stay in their order
+        means, scales = (np.concatenate(each).tolist() for each in list(zip(*fitted, strict=True))[1:])
+        return cls([column for column, _, _ in fitted], means, scales)
 
     @property
     def feature_names(self) -> list[str]:
@@ -107,20 +107,33 @@ def mean_and_scale(values: NDArray[Any]) -> tuple[Doubles, Doubles]:
     """`[features]` each, of `[n, features]`: the mean and the standard deviation to divide by."""
     wide = values.astype(np.float64)
     mean, deviation = wide.mean(axis=0), wide.std(axis=0)
-    # A feature that is constant in training must not be divided by rounding noise.
-    return mean, np.where(deviation <= 1e-7 * np.abs(mean), 1.0, deviation)
+    return mean, _divisor(mean, deviation)
 
 
-def _is_number(columns: Sequence[Column]) -> NDArray[np.bool_]:
-    """Which features are numbers, as opposed to indicators and cycles."""
-    return np.array(
-        [
-            column.kind in ("numeric", "date") and position == 0
-            for column in columns
-            for position, _ in enumerate(column.feature_names)
-        ],
-        dtype=bool,
-    )
+def _streamed(rows: StoredRows) -> tuple[Doubles, Doubles]:
+    """The same of rows that are read some at a time."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler()
+    for some in rows.split(ROWS_AT_ONCE):
+        scaler.partial_fit(some.double().numpy())
+    return scaler.mean_, _divisor(scaler.mean_, np.sqrt(scaler.var_))
+
+
+def _divisor(mean: Doubles, deviation: Doubles) -> Doubles:
+    """A feature that is constant in training must not be divided by rounding noise."""
+    return np.where(deviation <= 1e-7 * np.abs(mean), 1.0, deviation)
+
+
+def _fit_column(
+    series: "pd.Series[Any]", standardize: bool, options: Mapping[str, Any]
+) -> tuple[Column, Doubles, Doubles]:
+    """The column, and mean and scale of its features: of its number, but not of its indicators and cycles."""
+    column = Column.fit(series, **options)
+    mean, scale = np.zeros(len(column.feature_names)), np.ones(len(column.feature_names))
+    if standardize and column.kind in ("numeric", "date"):
+        mean[:1], scale[:1] = mean_and_scale(column.encode(series)[:, :1])
+    return column, mean, scale
 
 
 def _encode_dense(frame: "pd.DataFrame", columns: Sequence[Column]) -> Doubles:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from backlight.data.arrays import class_names_of, pick, read_npz
+from backlight.data.arrays import classes_of, pick, read_npz
 from backlight.data.cache import cached, fingerprint
 from backlight.data.folders import files_at, read_folder
 from backlight.data.source import Chunk, Floats, Labelled, numbered
@@ -66,10 +66,10 @@ def images(
             options={"size": size, "colour": colour},
             parts=folder.parts,
         )
-    names, class_names = class_names_of(labels, place)
+    codes, class_names = classes_of(labels, place)
     return Labelled(
         rows,
-        numbered(names, class_names),
+        codes,
         [],
         class_names,
         kind="images",

@@ -1,6 +1,7 @@
 """The LightningDataModule: one source, split, encoded and kept in memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,16 +11,15 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from backlight.backprop.sparse import Rows, SparseRows
-from backlight.data.batches import Batch, Batches, TrainingBatches
+from backlight.backprop.sparse import SparseRows
+from backlight.data.batches import EVALUATION_ROWS, Batch, Batches, TrainingBatches
 from backlight.data.kinds import KINDS
 from backlight.data.source import PARTS, Encoder, Ints, JudgedBy, Labelled, Part, RawRows
 from backlight.data.splits import split
+from backlight.data.stored import Features, StoredRows, StoredTable, sampled_first, stored_features
 from backlight.data.synthetic import perturbed
 from backlight.errors import BacklightError
 from backlight.ranges import Count, Fraction, Natural
-
-EVALUATION_ROWS = 8192  # rows per batch where nothing is learned; bounds the memory of activations
 
 
 class ClassificationData(LightningDataModule):
@@ -70,7 +70,7 @@ class ClassificationData(LightningDataModule):
         self.class_names: list[str]
         self.judged_by: JudgedBy | None = None
         self._kind: str
-        self._parts: dict[Part, tuple[Rows, Tensor]] = {}
+        self._parts: dict[Part, tuple[Features, Tensor]] = {}
         self._groups: dict[Part, Ints] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -85,6 +85,8 @@ class ClassificationData(LightningDataModule):
             stratify=self.stratify,
             seed=self.seed,
         )
+        if isinstance(source.rows, StoredRows | StoredTable):
+            rows = {part: sampled_first(of_part, self.seed) for part, of_part in rows.items()}
         self.class_names, self._kind, self.judged_by = source.class_names, source.kind, source.judged_by
         options = dict(source.options)
         if source.kind == "columns":
@@ -112,6 +114,11 @@ class ClassificationData(LightningDataModule):
         return isinstance(self.part("train")[0], SparseRows)
 
     @property
+    def is_dense(self) -> bool:
+        """Whether x is a tensor in memory."""
+        return isinstance(self.part("train")[0], Tensor)
+
+    @property
     def num_outputs(self) -> int:
         return outputs_for(self.class_names)
 
@@ -119,7 +126,7 @@ class ClassificationData(LightningDataModule):
         """Whether the part holds any rows."""
         return name in self._parts
 
-    def part(self, name: Part) -> tuple[Rows, Tensor]:
+    def part(self, name: Part) -> tuple[Features, Tensor]:
         """`(x [rows, features], y [rows, outputs])`, both float32; no rows where the part is empty."""
         if name in self._parts:
             return self._parts[name]
@@ -188,7 +195,7 @@ class ClassificationData(LightningDataModule):
         x, y, rank, world_size = self._on_device(name)
         return Batches(x, y, EVALUATION_ROWS, rank, world_size)
 
-    def _on_device(self, name: Part) -> tuple[Rows, Tensor, int, int]:
+    def _on_device(self, name: Part) -> tuple[Features, Tensor, int, int]:
         """The part on the device of this process, its rank, and how many processes there are."""
         x, y = self.part(name)
         if not self.trainer:
@@ -211,13 +218,17 @@ def encoder_of(state_dict: dict[str, Any]) -> Encoder:
     return KINDS[state_dict["kind"]].restore(state_dict["encoder"])
 
 
-def encoded(rows: RawRows, encoder: Encoder) -> Rows:
+def encoded(rows: RawRows, encoder: Encoder) -> Features:
     """`x [rows, features]` float32 of raw rows."""
+    if isinstance(rows, StoredRows):
+        return replace(rows, transform=encoder.transform)
+    if isinstance(rows, StoredTable):
+        return stored_features(rows, encoder)
     x = encoder.transform(rows)
     return x if isinstance(x, SparseRows) else torch.from_numpy(np.ascontiguousarray(x))
 
 
-def tensors(source: Labelled, encoder: Encoder) -> tuple[Rows, Tensor]:
+def tensors(source: Labelled, encoder: Encoder) -> tuple[Features, Tensor]:
     """`x [rows, features]` and `y [rows, outputs]` of labelled rows, both float32."""
     return encoded(source.rows, encoder), targets(torch.from_numpy(source.labels), source.class_names)
 

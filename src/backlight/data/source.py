@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 RawRows = Any
-"""`[n, …]` numbers, `[n]` paths, or a data frame of n rows: what the encoder of its kind takes."""
+"""`[n, …]` numbers, `[n]` paths, a data frame of n rows, or rows that stay on disk: what the encoder of its kind takes."""
 
 JudgedBy = Literal["sentence", "ranking"]
 Part = Literal["train", "val", "test"]
@@ -116,7 +116,7 @@ class Labelled:
             for name in ("labels", "groups", "ordered_by", "parts")
             if getattr(self, name) is not None
         }
-        rows = self.rows[index] if isinstance(self.rows, np.ndarray) else self.rows.iloc[index]
+        rows = self.rows[index] if isinstance(self.rows, np.ndarray) else self.rows.take(index)
         return replace(self, rows=rows, **of_rows)
 
 

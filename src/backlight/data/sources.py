@@ -1,6 +1,7 @@
 """Every data source by its name in the config."""
 
 from backlight.data import bundled, synthetic
+from backlight.data.arrays import arrays
 from backlight.data.audio import audio
 from backlight.data.images import images
 from backlight.data.openml import openml
@@ -24,6 +25,7 @@ SOURCES: dict[str, Source] = {
     "iris": bundled.iris,
     "wine": bundled.wine,
     "table": table,
+    "arrays": arrays,
     "openml": openml,
     "images": images,
     "text": text,

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from backlight.data.source import PARTS, Ints, Labelled, Part
+from backlight.data.stored import StoredRows, StoredTable
 from backlight.errors import BacklightError
 
 Split = dict[Part, Ints]
@@ -63,6 +64,8 @@ def _at_random(
     rows: Ints, source: Labelled, count: int, stratify: bool, seed: int, setting: str
 ) -> list[Ints]:
     labels = source.labels
+    if isinstance(source.rows, StoredRows | StoredTable) and stratify:
+        return _spread(rows, labels, count, seed)
     try:
         halves: list[Ints] = train_test_split(
             rows, test_size=count, random_state=seed, stratify=labels[rows] if stratify else None
@@ -75,6 +78,18 @@ def _at_random(
             f"leave some to train on; the rarest class, '{source.class_names[sizes.argmin()]}', has "
             f"{sizes.min()} rows and there are {len(source.class_names)} classes"
         ) from error
+
+
+def _spread(rows: Ints, labels: Ints, count: int, seed: int) -> list[Ints]:
+    """A stratified draw of many rows, for which `train_test_split` makes a Python object each.
+
+    Every (n / count)-th of the rows, shuffled and then brought in the order of their classes.
+    """
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    drawn = np.zeros(len(rows), dtype=bool)
+    drawn[(np.arange(count) * len(rows)) // count] = True
+    return [by_class[~drawn], by_class[drawn]]
 
 
 def _whole_groups(

@@ -1,15 +1,17 @@
 """The user's own table: a CSV, Parquet or JSON-lines file."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backlight.data.arrays import read_npy
 from backlight.data.columns import ManyCategories, as_numbers, as_text
-from backlight.data.source import Ints, Labelled, numbered
+from backlight.data.source import Ints, Labelled
+from backlight.data.stored import ARROW_SUFFIXES, PARQUET_SUFFIXES, StoredTable, stored_table
 from backlight.data.text_files import reading_text
 from backlight.errors import BacklightError
 from backlight.ranges import Count
@@ -18,9 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_NUMERIC_CLASSES = 20  # more different non-integer targets than this are a regression problem
-PARQUET_SUFFIXES = (".parquet", ".pq")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
-ARROW_SUFFIXES = (".arrow", ".feather")
 
 
 def table(
@@ -56,7 +56,7 @@ def table(
         BacklightError: the file cannot be read, is empty, or `target` cannot be learned.
     """
     return labelled_frame(
-        whole_table(path),
+        stored_table(Path(path)) or whole_table(path),
         path,
         target=target,
         drop=drop,
@@ -68,7 +68,7 @@ def table(
 
 
 def labelled_frame(
-    frame: "pd.DataFrame",
+    frame: "pd.DataFrame | StoredTable",
     path: str,
     *,
     target: str,
@@ -78,22 +78,21 @@ def labelled_frame(
     time: str | None,
     many: Mapping[str, Any],
 ) -> Labelled:
-    """The rows of a data frame with the options of `table`, of which `many` are those of many categories.
+    """The rows of a data frame, or of a file too large for one, with the options of `table`; `many` are those of many
+    categories.
 
     Raises:
         BacklightError: `frame`, called `path` in messages, cannot be learned.
     """
     of_rows = {"group": [group] if group else [], "time": [time] if time else []}
     require_columns(frame, path, target=[target], drop=drop, categorical=categorical, **of_rows)
-    names, class_names = class_labels(frame[target], target)
+    labels, class_names = class_labels(frame[target], target)
     rows = frame.drop(columns=[target, *(drop or []), *of_rows["group"], *of_rows["time"]])
     if rows.shape[1] == 0:
         raise BacklightError(f"data.path={path}: no column is left as a feature besides '{target}'")
-    for name in categorical or []:
-        rows[name] = rows[name].astype("category")
     return Labelled(
-        rows,
-        numbered(names, class_names),
+        rows.astype(dict.fromkeys(categorical or [], "category")),
+        labels,
         [str(name) for name in rows.columns],
         class_names,
         options=many,
@@ -151,7 +150,7 @@ def whole_table(path: str) -> "pd.DataFrame":
     return frame
 
 
-def require_columns(frame: "pd.DataFrame", path: str, **options: Sequence[str] | None) -> None:
+def require_columns(frame: "pd.DataFrame | StoredTable", path: str, **options: Sequence[str] | None) -> None:
     """Raises a BacklightError where an option of the data names a column that is not there."""
     for option, names in options.items():
         for name in names or []:
@@ -161,8 +160,8 @@ def require_columns(frame: "pd.DataFrame", path: str, **options: Sequence[str] |
                 )
 
 
-def class_labels(column: "pd.Series[Any]", target: str) -> tuple[list[str], list[str]]:
-    """The class of every row as text, and the sorted classes (as numbers where they are numbers).
+def class_labels(column: "pd.Series[Any]", target: str) -> tuple[Ints, list[str]]:
+    """`[n]` the class of every row, and the sorted classes (as numbers where they are numbers).
 
     Raises:
         BacklightError: values are missing, all the same, or look like a quantity rather than a class.
@@ -175,22 +174,21 @@ def class_labels(column: "pd.Series[Any]", target: str) -> tuple[list[str], list
         )
     numbers, is_text = as_numbers(column)
     if is_text.any() or column.dtype == bool:
-        names = [str(value) for value in column]
-        classes = sorted(set(names))
+        distinct, codes = np.unique(column.map(str).to_numpy(str), return_inverse=True)
+        classes = [str(name) for name in distinct]
     else:
         integral = bool((numbers == np.round(numbers)).all())
-        distinct = np.unique(numbers)
+        distinct, codes = np.unique(numbers, return_inverse=True)
         if not integral and len(distinct) > MAX_NUMERIC_CLASSES:
             raise BacklightError(
                 f"data.target={target}: {len(distinct)} different numbers look like a quantity; allowed: classes"
             )
-        names = [str(int(number)) if integral else str(number) for number in numbers]
         classes = [str(int(number)) if integral else str(number) for number in distinct]
     if len(classes) < 2:
         raise BacklightError(
             f"data.target={target}: every row is '{classes[0]}'; a column with two or more classes is needed"
         )
-    return names, classes
+    return codes.astype(np.int64), classes
 
 
 def read_table(path: str | Path, rows_per_chunk: int = 100_000) -> Iterator["pd.DataFrame"]:
@@ -212,6 +210,7 @@ def read_table(path: str | Path, rows_per_chunk: int = 100_000) -> Iterator["pd.
         (PARQUET_SUFFIXES, _read_parquet),
         (ARROW_SUFFIXES, _read_arrow),
         (JSON_SUFFIXES, _read_json_lines),
+        ((".npy",), _read_npy),
     ):
         if suffix in suffixes:
             read = reader
@@ -231,15 +230,33 @@ def _read_parquet(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
     with pyarrow.parquet.ParquetFile(path) as file:
         if file.metadata.num_rows == 0:
             yield file.schema_arrow.empty_table().to_pandas()
-        for batch in file.iter_batches(rows_per_chunk):
-            yield batch.to_pandas()
+        yield from _numbered(file.iter_batches(rows_per_chunk))
 
 
 def _read_arrow(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
     import pyarrow.dataset
 
-    for batch in pyarrow.dataset.dataset(path, format="ipc").to_batches(batch_size=rows_per_chunk):
-        yield batch.to_pandas()
+    yield from _numbered(pyarrow.dataset.dataset(path, format="ipc").to_batches(batch_size=rows_per_chunk))
+
+
+def _numbered(batches: Iterable[Any]) -> Iterator["pd.DataFrame"]:
+    """Of Arrow's batches, the rows of the later ones numbered on."""
+    start = 0
+    for batch in batches:
+        frame = batch.to_pandas()
+        frame.index += start
+        start += len(frame)
+        yield frame
+
+
+def _read_npy(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
+    import pandas as pd
+
+    array = read_npy(path)
+    for start in range(0, len(array), rows_per_chunk):
+        rows = np.array(array[start : start + rows_per_chunk])
+        columns = [f"x{column}" for column in range(rows.shape[1])]
+        yield pd.DataFrame(rows, np.arange(start, start + len(rows)), columns)
 
 
 def _read_json_lines(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:

@@ -70,8 +70,8 @@ def text(
         return Labelled(rows, labels, [], folder.class_names, "text", options, parts=folder.parts)
     frame = whole_table(path)
     require_columns(frame, path, column=[column], target=[target])
-    names, class_names = class_labels(frame[target], target)
-    return Labelled(frame[[column]], numbered(names, class_names), [], class_names, "text", options)
+    labels, class_names = class_labels(frame[target], target)
+    return Labelled(frame[[column]], labels, [], class_names, "text", options)
 
 
 @dataclass(frozen=True)

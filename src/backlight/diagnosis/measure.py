@@ -1,7 +1,8 @@
 """What a symptom looks at, measured on networks and rows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -120,8 +121,18 @@ def perfect_loss(y: Tensor, positive_weight: Tensor | None) -> float:
     return float(-(torch.xlogy(p * targets, best) + torch.xlogy(1 - targets, 1 - best)).mean())
 
 
+class RowsOnDisk(Protocol):
+    """`[rows, features]` that are read when they are asked for, a sample of all being the first."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice) -> Tensor: ...
+    def split(self, size: int) -> Iterator[Tensor]: ...
+
+
 def data_state(
-    parts: Mapping[str, tuple[Rows, Tensor]], feature_names: list[str], class_shares: Floats
+    parts: Mapping[str, tuple[Rows | RowsOnDisk, Tensor]], feature_names: list[str], class_shares: Floats
 ) -> DataState:
     """What the symptoms look at of the rows.
 
@@ -130,14 +141,19 @@ def data_state(
         feature_names: of the columns.
         class_shares: `[classes]` of the training rows.
     """
-    x, y = parts["train"]
-    known, counts = np.unique(row_keys(x, y), return_counts=True)
+    every_x, every_y = parts["train"]
+    known = np.sort(row_keys(every_x, every_y))
+    is_next_same = known[1:] == known[:-1]
+    is_repeated = np.append(is_next_same, False) | np.append(False, is_next_same)
+    x = every_x if isinstance(every_x, Tensor | SparseRows) else every_x[:ROWS_AT_ONCE]
+    y = every_y[: len(x)]
     # Rows with a continuous feature do not come twice by chance.
-    is_continuous = most_distinct(x[:ROWS_AT_ONCE]) > min(len(known), ROWS_AT_ONCE) / 2
+    is_continuous = most_distinct(x[:ROWS_AT_ONCE]) > min(len(known) - is_next_same.sum(), ROWS_AT_ONCE) / 2
     repeated = {}
     for name, part in parts.items():
         if name != "train":
-            is_known = np.isin(row_keys(*part), known)
+            keys = np.sort(row_keys(*part))
+            is_known = known[np.searchsorted(known, keys).clip(max=len(known) - 1)] == keys
             repeated[name] = (int(is_known.sum()), float(is_known.mean()))
     means, deviations = map(_numbers, location_and_spread(x))
     return DataState(
@@ -145,7 +161,7 @@ def data_state(
         feature_names,
         means,
         deviations,
-        0.0 if is_continuous else float(counts[counts > 1].sum() / counts.sum()),
+        0.0 if is_continuous else float(is_repeated.mean()),
         repeated,
         neighbourhoods(x, y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0].long())
         if isinstance(x, Tensor)
@@ -230,20 +246,22 @@ def batch_signal(record: Trace, batch_size: int) -> float:
     return batch_size * signal / noise if noise > 0 else math.inf
 
 
-def row_keys(x: Rows, y: Tensor) -> NDArray[np.int64]:
+def row_keys(x: Rows | RowsOnDisk, y: Tensor) -> NDArray[np.int64]:
     """One number per row `[rows]`, sparse or not: the same for rows that are equal in every bit (but −0 is 0), and
     by chance for others with a probability of 2⁻⁶³: the sum of their bits as integers, each column with a weight of its own.
     """
     draw = np.random.default_rng(0).integers(-(2**63), 2**63, x.shape[1] + y.shape[1], dtype=np.int64)
     weights = torch.from_numpy(draw | 1)
-    keys = []
-    for rows, labels in zip(x.split(ROWS_AT_ONCE), y.split(ROWS_AT_ONCE), strict=True):
-        of_labels = (_bits(labels) * weights[x.shape[1] :]).sum(dim=1)
+    keys = torch.empty(len(y), dtype=torch.int64)
+    for some, rows, labels in zip(
+        keys.split(ROWS_AT_ONCE), x.split(ROWS_AT_ONCE), y.split(ROWS_AT_ONCE), strict=True
+    ):
+        torch.sum(_bits(labels) * weights[x.shape[1] :], dim=1, out=some)
         if isinstance(rows, SparseRows):
-            keys.append(of_labels.index_add(0, rows.row_of_entry, _bits(rows.values) * weights[rows.columns]))
+            some.index_add_(0, rows.row_of_entry, _bits(rows.values) * weights[rows.columns])
         else:
-            keys.append(of_labels + (_bits(rows) * weights[: x.shape[1]]).sum(dim=1))
-    return torch.cat(keys).numpy()
+            some += (_bits(rows) * weights[: x.shape[1]]).sum(dim=1)
+    return keys.numpy()
 
 
 def _bits(numbers: Tensor) -> Tensor:

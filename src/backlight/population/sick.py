@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from backlight.data.module import EVALUATION_ROWS
+from backlight.data.batches import EVALUATION_ROWS
 from backlight.diagnosis.measure import constant_loss
 from backlight.diagnosis.symptoms import HARDLY_LEARNED
 from backlight.population.member import Member

@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from backlight.classifier import diverged
-from backlight.data.batches import EpochShuffle
-from backlight.data.module import EVALUATION_ROWS, ClassificationData
+from backlight.data.batches import EVALUATION_ROWS, EpochShuffle
+from backlight.data.module import ClassificationData
 from backlight.data.source import PARTS, Part
 from backlight.metrics import labels_of, probabilities
 from backlight.population.member import Member

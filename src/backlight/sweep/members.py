@@ -47,7 +47,7 @@ class MemberBuilder:
         if options.get("devices", 1) != 1 or optimizer.get("name") not in STACKED:
             return None
         rows = self._rows(data, seed)
-        if rows.is_sparse:  # its first layer is large, so that stacking saves nothing
+        if not rows.is_dense:  # a first layer that is large, or many rows: stacking saves nothing
             return None
         learner = build_learner(model, loss, optimizer, scheduler, trainer, rows)
         member = Member(

@@ -10,7 +10,7 @@ import torch
 from rich import get_console
 
 from backlight.accelerator import device_of, free_bytes
-from backlight.data.module import EVALUATION_ROWS
+from backlight.data.batches import EVALUATION_ROWS
 from backlight.data.source import PARTS
 from backlight.errors import BacklightError
 from backlight.examination import read_series
