@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from inspect import unwrap
 from typing import Any, Literal
 
 import torch
@@ -124,12 +125,14 @@ class Classifier(LightningModule):
             data.steps_at_once = steps_at_once(self.trainer, self, data.rows_per_step)
             self._makes_chunks = data.steps_at_once > 1
 
+    def on_train_start(self) -> None:
+        if isinstance(self.model, SigmoidMLP):
+            self._propagation = Backpropagation(self.model)
+
     def training_step(self, batch: Steps | Batch, batch_idx: int) -> None:
         """Make a step with each batch given, one after the other."""
         steps = batch if isinstance(batch, Steps) else Steps.single(batch)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if isinstance(self.model, SigmoidMLP):
-            self._propagation = Backpropagation(self.model)
         update = self._update()
         logits: list[Tensor] = []
         losses: dict[int, Tensor] = {}
@@ -207,7 +210,7 @@ class Classifier(LightningModule):
         backpropagate = self._by_equations if self.backward_by == "equations" else self._by_autograd
         results: list[tuple[Tensor, Tensor | None]] = []
 
-        def closure() -> Tensor | None:
+        def differentiate() -> Tensor | None:
             observers = [] if results else due  # L-BFGS calls it again, at other weights
             passes = [partial(o.on_backward, step) for o in observers if o.sees_backward_pass]
             results.append(backpropagate(x, y, batch_size, passes, with_loss=with_loss))
@@ -217,23 +220,31 @@ class Classifier(LightningModule):
                 self.clip_gradients(self.optimizer, self.gradient_clip_val, "norm")
             return results[-1][1]
 
-        update(closure)
+        update(differentiate)
         for observer in due:
             observer.on_update(step)
         return results[0]
 
     def _update(self) -> Update:
-        """What makes the optimizer's step with the closure it is given."""
+        """What makes the optimizer's step with the function that it is given, which fills `.grad`."""
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         if not self._makes_chunks:
             return optimizer.step
-        # Lightning's wrapper costs as much as a step of a small network; what it counts is counted here.
+        # Lightning's wrapper, and PyTorch's own for profilers, each cost as much as a step of a small network.
+        # What they count is counted here.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        make_step = unwrap(type(self.optimizer).step)
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # the schedule asks for it
 
-        def update(closure: Callable[[], Any]) -> None:
+        def update(differentiate: Callable[[], Any]) -> None:
             progress.increment_ready()
-            self.optimizer.step(closure)
+            if self._searches:
+                self.optimizer.step(differentiate)
+            else:
+                differentiate()
+                with torch.no_grad():
+                    make_step(self.optimizer)
             progress.increment_completed()
 
         return update
@@ -243,7 +254,7 @@ class Classifier(LightningModule):
     ) -> tuple[Tensor, Tensor | None]:
         """Fill `.grad`; returns the logits and, if asked for, the loss."""
         passed = self._propagation.backpropagate(
-            x, self.loss.targets(y), self.loss.positive_weight, batch_size=batch_size
+            x, self.loss.targets(y), self.loss.positive_weight, batch_size=batch_size, is_kept=bool(observe)
         )
         for see in observe:
             see(passed)

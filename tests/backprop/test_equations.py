@@ -80,13 +80,31 @@ def test_deltas_are_derivatives_by_pre_activations(network: tuple[SigmoidMLP, Te
         torch.testing.assert_close(delta[0], z.grad)
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "gelu"])
+@settings(max_examples=10, deadline=None)
+@given(networks())
+def test_memory_used_again_changes_no_bit(network: tuple[SigmoidMLP, Tensor, Tensor]) -> None:
+    model, x, y = network
+    fresh, again = Backpropagation(model), Backpropagation(model)
+    for rows in (x, x.flip(0) * 2, x[:1], x):
+        expected = fresh.backpropagate(rows, y[: len(rows)])
+        gradients = [parameter.grad for parameter in model.parameters()]
+        found = again.backpropagate(rows, y[: len(rows)], is_kept=False)
+        for mine, its in zip(found.deltas, expected.deltas, strict=True):
+            assert torch.equal(mine, its)
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            assert parameter.grad is not gradient
+            assert torch.equal(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_derivative_equals_central_difference(activation: ActivationName) -> None:
     z = torch.tensor([-3.1, -0.7, -0.01, 0.02, 0.9, 4.2], dtype=torch.float64)
-    function, derivative = ACTIVATIONS[activation].function, ACTIVATIONS[activation].derivative
+    chosen = ACTIVATIONS[activation]
+    function, derivative = chosen.function, chosen.derivative
     step = 1e-6
     difference = (function(z + step) - function(z - step)) / (2 * step)
     torch.testing.assert_close(derivative(z, function(z)), difference, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(chosen.backward_(2 * z, z, function(z)), 2 * z * derivative(z, function(z)))
 
 
 def test_worked_example_by_hand() -> None:

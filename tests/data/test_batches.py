@@ -41,7 +41,7 @@ def test_every_row_is_seen_once_by_one_process(
 def test_batches_are_the_same_however_many_come_at_once(
     rows: int, size: int, at_once: int, seed: int | None
 ) -> None:
-    alone = [steps.x for steps in TrainingBatches(*data(rows), size, seed)]
+    alone = [x for steps in TrainingBatches(*data(rows), size, seed) for x, _, _ in steps]
     together = TrainingBatches(*data(rows), size, seed, steps_at_once=at_once)
     for expected, (x, _, _) in zip(alone, (batch for steps in together for batch in steps), strict=True):
         assert torch.equal(expected, x)
@@ -60,15 +60,15 @@ def test_processes_share_the_very_batches_of_one() -> None:
     alone = TrainingBatches(x, y, 5, seed=3)
     shares = zip(*(TrainingBatches(x, y, 5, 3, rank=rank, world_size=2) for rank in range(2)), strict=True)
     for whole, share in zip(alone, shares, strict=True):
-        together = torch.cat([steps.x for steps in share])
-        assert together.sort(dim=0).values.tolist() == whole.x.sort(dim=0).values.tolist()
+        together = torch.cat([x for steps in share for x, _, _ in steps])
+        assert together.sort(dim=0).values.tolist() == next(iter(whole))[0].sort(dim=0).values.tolist()
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> list[float]:
         batches = TrainingBatches(*data(30), 30, seed)
         batches.sampler.set_epoch(epoch)
-        return next(iter(batches)).x[:, 0].tolist()
+        return next(iter(next(iter(batches))))[0][:, 0].tolist()
 
     assert order(1, 4) == order(1, 4)
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9

@@ -9,19 +9,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+aten = torch.ops.aten
+
 ActivationName = Literal["sigmoid", "tanh", "relu", "gelu", "square"]
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise function `a = σ(z)` and its derivative `σ'(z)`.
+    """An elementwise function `a = σ(z)`, its derivative `σ'(z)`, and the product of an error with that.
 
-    `derivative(z, a)` is given both the pre-activation and the activation, because for some functions
-    the derivative is cheapest in terms of the output.
+    `derivative(z, a)` and `backward_(error, z, a)` are given both the pre-activation and the activation, because
+    for some functions the derivative is cheapest in terms of the output. `function(z, out=None)` may be given
+    memory to write to; `backward_` makes `error ⊙ σ'(z)` of the error in place, in one pass.
     """
 
-    function: Callable[[Tensor], Tensor]
+    function: Callable[..., Tensor]
     derivative: Callable[[Tensor, Tensor], Tensor]
+    backward_: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _sigmoid_derivative(_: Tensor, a: Tensor) -> Tensor:
@@ -51,12 +55,37 @@ def _square_derivative(z: Tensor, _: Tensor) -> Tensor:
     return 2 * z
 
 
+def _relu(z: Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.relu(z) if out is None else aten.relu.out(z, out=out)
+
+
+def _gelu(z: Tensor, out: Tensor | None = None) -> Tensor:
+    return functional.gelu(z) if out is None else aten.gelu.out(z, out=out)
+
+
 ACTIVATIONS: dict[ActivationName, Activation] = {
-    "sigmoid": Activation(torch.sigmoid, _sigmoid_derivative),
-    "tanh": Activation(torch.tanh, _tanh_derivative),
-    "relu": Activation(torch.relu, _relu_derivative),
-    "gelu": Activation(functional.gelu, _gelu_derivative),
+    # PyTorch's own functions for this, which autograd calls too.
+    "sigmoid": Activation(
+        torch.sigmoid,
+        _sigmoid_derivative,
+        lambda error, _, a: aten.sigmoid_backward.grad_input(error, a, grad_input=error),
+    ),
+    "tanh": Activation(
+        torch.tanh,
+        _tanh_derivative,
+        lambda error, _, a: aten.tanh_backward.grad_input(error, a, grad_input=error),
+    ),
+    "relu": Activation(
+        _relu,
+        _relu_derivative,
+        lambda error, z, _: aten.threshold_backward.grad_input(error, z, 0, grad_input=error),
+    ),
+    "gelu": Activation(
+        _gelu,
+        _gelu_derivative,
+        lambda error, z, _: aten.gelu_backward.grad_input(error, z, grad_input=error),
+    ),
     # Of a user and an item it holds the product of their embeddings: with one hidden layer this is a polynomial
     # network, the kin of factorization machines (Livni et al. 2014; Blondel et al., ICML 2016).
-    "square": Activation(torch.square, _square_derivative),
+    "square": Activation(torch.square, _square_derivative, lambda error, z, _: error.mul_(2 * z)),
 }

@@ -40,6 +40,10 @@ class ForwardPass:
     def logits(self) -> Tensor:
         return self.pre_activations[-1]
 
+    def of_layer(self, hidden: int) -> tuple[Tensor, Tensor]:
+        """Z and a of a hidden layer."""
+        return self.pre_activations[hidden], self.activations[hidden]
+
 
 def smooth(y: Tensor, label_smoothing: float) -> Tensor:
     """Targets moved from {0, 1} to {ε/2, 1 − ε/2} (Szegedy et al. 2016, eq. 7, for two outcomes)."""
@@ -94,38 +98,64 @@ def _terms(y: Tensor, batch_size: float | None) -> float:
 
 
 def forward(
-    x: Rows, weights: Sequence[Tensor], biases: Sequence[Tensor], activation: Activation
+    x: Rows,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activation: Activation,
+    spare: ForwardPass | None = None,
 ) -> ForwardPass:
-    """`z_l = a_{l−1} W_lᵀ + b_l`, `a_l = σ(z_l)`; the last layer stays a logit."""
-    pre_activations = [affine(x, weights[0], biases[0])]
-    activations = []
-    for weight, bias in zip(weights[1:], biases[1:], strict=True):
-        activations.append(activation.function(pre_activations[-1]))
-        pre_activations.append(torch.baddbmm(bias, activations[-1], weight.mT))
+    """`z_l = a_{l−1} W_lᵀ + b_l`, `a_l = σ(z_l)`; the last layer stays a logit.
+
+    `spare` is a pass of the same shapes that nobody needs any more: its memory is written to, but for the logits.
+    """
+    pre_activations: list[Tensor] = []
+    activations: list[Tensor] = []
+    fed = x
+    last = len(weights) - 1
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        into_z, into_a = (None, None) if spare is None or layer == last else spare.of_layer(layer)
+        z = affine(fed, weight, bias, into_z)
+        pre_activations.append(z)
+        if layer < last:
+            fed = activation.function(z, out=into_a)
+            activations.append(fed)
     return ForwardPass(x, activations, pre_activations)
 
 
 def deltas(
-    passed: ForwardPass, weights: Sequence[Tensor], delta: Tensor, activation: Activation
+    passed: ForwardPass,
+    weights: Sequence[Tensor],
+    delta: Tensor,
+    activation: Activation,
+    spare: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
     """BP2: `delta_l = (delta_{l+1} W_{l+1}) ⊙ σ'(z_l)`, from the output delta back to the first layer.
 
     Returns one `[members, batch, neurons]` per layer, first layer first: the error contribution of
-    every neuron for every row.
+    every neuron for every row. They take the memory of `spare`, such deltas that nobody needs any more.
     """
     contributions = [delta]
     for layer in range(len(weights) - 2, -1, -1):
-        slope = activation.derivative(passed.pre_activations[layer], passed.activations[layer])
-        contributions.append(torch.bmm(contributions[-1], weights[layer + 1]).mul_(slope))
+        error = torch.bmm(contributions[-1], weights[layer + 1], out=None if spare is None else spare[layer])
+        contributions.append(
+            activation.backward_(error, passed.pre_activations[layer], passed.activations[layer])
+        )
     return contributions[::-1]
 
 
-def gradients(passed: ForwardPass, layer_deltas: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+def gradients(
+    passed: ForwardPass,
+    layer_deltas: Sequence[Tensor],
+    spare: Sequence[tuple[Tensor, Tensor] | tuple[None, None]] | None = None,
+) -> list[tuple[Tensor, Tensor]]:
     """BP3 and BP4: `∂L/∂b_l = Σ_batch delta_l`, `∂L/∂W_l = delta_lᵀ a_{l−1}`.
 
-    Returns `(weight gradient [members, out, in], bias gradient [members, 1, out])` per layer.
+    Returns `(weight gradient [members, out, in], bias gradient [members, 1, out])` per layer, in the memory of
+    `spare`, such gradients that nobody needs any more.
     """
     return [
-        (outer(delta, fed), delta.sum(dim=-2, keepdim=True))
-        for delta, fed in zip(layer_deltas, passed.inputs, strict=True)
+        (outer(delta, fed, weight), torch.sum(delta, dim=-2, keepdim=True, out=bias))
+        for delta, fed, (weight, bias) in zip(
+            layer_deltas, passed.inputs, spare or [(None, None)] * len(layer_deltas), strict=True
+        )
     ]

@@ -126,10 +126,15 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def affine(a: Rows, weight: Tensor, bias: Tensor) -> Tensor:
-    """`a Wᵀ + b` of `a [batch, in]`, `W [out, in]`, `b [out]`; or of many, `[n, …]` each and `b [n, 1, out]`."""
+def affine(a: Rows, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
+    """`a Wᵀ + b` of `a [batch, in]`, `W [out, in]`, `b [out]`; or of many, `[n, …]` each and `b [n, 1, out]`.
+
+    Of many it may be given memory to write to, which sparse rows do not use.
+    """
     if isinstance(a, Tensor):
-        return functional.linear(a, weight, bias) if a.ndim == 2 else torch.baddbmm(bias, a, weight.mT)
+        return (
+            functional.linear(a, weight, bias) if a.ndim == 2 else torch.baddbmm(bias, a, weight.mT, out=out)
+        )
     if a.passes is not None:
         return torch.stack(
             [affine(a[number], each, b[0]) for number, (each, b) in enumerate(zip(weight, bias, strict=True))]
@@ -145,10 +150,13 @@ def affine(a: Rows, weight: Tensor, bias: Tensor) -> Tensor:
     return gathered + bias
 
 
-def outer(delta: Tensor, a: Rows) -> Tensor:
-    """`deltaᵀ a [out, in]` of `delta [batch, out]` and `a [batch, in]`; or of many, `[n, …]` each."""
+def outer(delta: Tensor, a: Rows, out: Tensor | None = None) -> Tensor:
+    """`deltaᵀ a [out, in]` of `delta [batch, out]` and `a [batch, in]`; or of many, `[n, …]` each.
+
+    Of many it may be given memory to write to, which sparse rows do not use.
+    """
     if isinstance(a, Tensor):
-        return torch.bmm(delta.mT, a) if a.ndim == 3 else delta.mT @ a
+        return torch.bmm(delta.mT, a, out=out) if a.ndim == 3 else delta.mT @ a
     if a.passes is not None:
         return torch.stack([outer(own, a[number]).mT for number, own in enumerate(delta)]).mT
     # Each feature that is there gathers the deltas of its rows: adding up entry by entry takes ten times as long.

@@ -71,6 +71,8 @@ class Backpropagation:
         self._weights = [weight.detach()[None] for weight, _ in self._parameters]
         self._biases = [bias.detach()[None, None] for _, bias in self._parameters]
         self._activation = model.activation
+        self._spare: dict[int, tuple[BackwardPass, list[tuple[Tensor, Tensor]]]] = {}
+        """The last pass that nobody keeps, by its rows, and its gradients in the shapes of the parameters."""
 
     def backward_pass(
         self,
@@ -79,6 +81,7 @@ class Backpropagation:
         positive_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         batch_size: float | None = None,
+        spare: BackwardPass | None = None,
     ) -> BackwardPass:
         """Differentiate the mean BCE of this batch; the model and its `.grad` stay as they are.
 
@@ -88,11 +91,15 @@ class Backpropagation:
             positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
             sample_weight: `[batch, 1]`, see there.
             batch_size: rows of the whole batch where this is only one process's share of it.
+            spare: of a batch with as many rows, whose memory may be written to.
         """
-        passed = equations.forward(x.detach()[None], self._weights, self._biases, self._activation)
+        forward, deltas, gradients = (
+            (None, None, None) if spare is None else (spare.forward, spare.deltas, spare.gradients)
+        )
+        passed = equations.forward(x.detach()[None], self._weights, self._biases, self._activation, forward)
         error = equations.output_delta(passed.logits, y[None], positive_weight, sample_weight, batch_size)
-        deltas = equations.deltas(passed, self._weights, error, self._activation)
-        return BackwardPass(passed, deltas, equations.gradients(passed, deltas))
+        deltas = equations.deltas(passed, self._weights, error, self._activation, deltas)
+        return BackwardPass(passed, deltas, equations.gradients(passed, deltas, gradients))
 
     def backpropagate(
         self,
@@ -101,15 +108,25 @@ class Backpropagation:
         positive_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         batch_size: float | None = None,
+        *,
+        is_kept: bool = True,
     ) -> BackwardPass:
-        """`backward_pass`, and set `.grad` of every parameter to its gradient."""
-        result = self.backward_pass(x, y, positive_weight, sample_weight, batch_size)
-        for (weight, bias), (weight_gradient, bias_gradient) in zip(
-            self._parameters, result.gradients, strict=True
-        ):
+        """`backward_pass`, and set `.grad` of every parameter to its gradient.
+
+        Without `is_kept` only the logits of the result are good beyond the next call: fresh memory for each step
+        costs more than what is computed in it.
+        """
+        spare, gradients = (None, None) if is_kept else self._spare.get(len(y), (None, None))
+        result = self.backward_pass(x, y, positive_weight, sample_weight, batch_size, spare)
+        gradients = gradients or [
             # Optimizers want the memory of a gradient to run as that of its parameter does.
-            weight.grad = _laid_out_like(weight, weight_gradient[0])
-            bias.grad = bias_gradient[0, 0]
+            (_laid_out_like(weight, of_weight[0]), of_bias[0, 0])
+            for (weight, _), (of_weight, of_bias) in zip(self._parameters, result.gradients, strict=True)
+        ]
+        if not is_kept and isinstance(x, Tensor) and spare is None:
+            self._spare = {len(y): (result, gradients)}
+        for (weight, bias), (of_weight, of_bias) in zip(self._parameters, gradients, strict=True):
+            weight.grad, bias.grad = of_weight, of_bias
         return result
 
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.backprop.sparse import Rows, concatenate
+from backlight.backprop.sparse import Rows
 from backlight.data.stored import Features, StoredRows
 
 Batch = tuple[Rows, Tensor]
 EVALUATION_ROWS = 8192  # rows per batch where nothing is learned; bounds the memory of activations
+GATHERED_BYTES = 2**18  # of rows that are brought together at a time: a cache of the CPU holds them
 
 
 @torch.no_grad()
@@ -122,13 +124,16 @@ class Steps:
     """The batches of successive optimizer steps.
 
     Attributes:
-        x, y: the rows of all of them, one batch after the other.
+        x: features that the rows of all of them are taken from.
+        index: `[rows]` int64 of x, one batch after the other; None where x holds just these rows.
+        y: `[rows, outputs]` of all batches.
         rows: of each batch.
         batch_sizes: what each batch's loss is a mean over: its rows, or with several processes the mean
             number of rows per process, so that the mean of all processes' gradients is exact.
     """
 
-    x: Rows
+    x: Features
+    index: Tensor | None
     y: Tensor
     rows: list[int]
     batch_sizes: Sequence[float]
@@ -136,11 +141,24 @@ class Steps:
     @classmethod
     def single(cls, batch: Batch) -> "Steps":
         x, y = batch
-        return cls(x, y, [len(x)], [len(x)])
+        return cls(x, None, y, [len(x)], [len(x)])
 
     def __iter__(self) -> Iterator[tuple[Rows, Tensor, float]]:
         """x, y and batch size of each step."""
-        return zip(self.x.split(self.rows), self.y.split(self.rows), self.batch_sizes, strict=True)
+        return zip(self._batches(), self.y.split(self.rows), self.batch_sizes, strict=True)
+
+    def _batches(self) -> Iterator[Rows]:
+        if self.index is None:
+            yield from self.x[:].split(self.rows)
+            return
+        at_once = len(self.rows)
+        if isinstance(self.x, Tensor):
+            # What is read from memory is used while it is in the cache.
+            at_once = max(1, GATHERED_BYTES // (4 * self.x.shape[1] * max(*self.rows, 1)))
+        index = iter(self.index.split(self.rows))
+        for start in range(0, len(self.rows), at_once):
+            sizes = self.rows[start : start + at_once]
+            yield from self.x[torch.cat(list(islice(index, len(sizes))))].split(sizes)
 
 
 class TrainingBatches:
@@ -190,16 +208,19 @@ class TrainingBatches:
         order = None if self.sampler.seed is None else self.sampler.order().to(self.y.device)
         rows_at_once = self.steps_at_once * self.batch_size
         for start in range(0, len(self.x), rows_at_once):
-            rows = slice(start, start + rows_at_once)
-            index = rows if order is None else order[rows]
-            x, y = self.x[index], self.y[index]
-            sizes = [len(batch) for batch in y.split(self.batch_size)]
+            end = min(start + rows_at_once, len(self.x))
+            index = torch.arange(start, end) if order is None else order[start:end]
+            shares = [batch[self.rank :: self.world_size] for batch in index.split(self.batch_size)]
             if self.world_size > 1:
-                x = concatenate([batch[self.rank :: self.world_size] for batch in x.split(self.batch_size)])
-                y = torch.cat([batch[self.rank :: self.world_size] for batch in y.split(self.batch_size)])
+                index = torch.cat(shares)
+            is_whole = order is None and self.world_size == 1
             yield Steps(
-                x,
-                y,
-                [len(range(self.rank, size, self.world_size)) for size in sizes],
-                [size / self.world_size for size in sizes],
+                self.x[start:end] if is_whole else self.x,
+                None if is_whole else index,
+                self.y[index],
+                [len(share) for share in shares],
+                [
+                    min(self.batch_size, end - first) / self.world_size
+                    for first in range(start, end, self.batch_size)
+                ],
             )
