@@ -24,7 +24,7 @@ from backlight.command import config_folder
 from backlight.config import plain, task_of
 from backlight.data.module import ClassificationData
 from backlight.data.source import Part
-from backlight.metrics import labels_of
+from backlight.probabilities import labels_of
 from backlight.run_folder import RunFolder
 
 Trial = Callable[[int], Any]

@@ -12,7 +12,7 @@ import torch
 
 from backlight.checkpoint import TrainedNetwork
 from backlight.data.sources import SOURCES
-from backlight.metrics import probabilities
+from backlight.probabilities import probabilities
 from tests.conftest import Call, TrainedRun
 
 Train = Callable[..., TrainedRun]

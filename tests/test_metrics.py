@@ -7,7 +7,8 @@ from sklearn import metrics as reference
 from torch import Tensor
 
 from backlight.loss import BinaryCrossEntropy
-from backlight.metrics import EpochMetrics, every_metric, labels_of, number, predicted, probabilities
+from backlight.metrics import EpochMetrics, every_metric, number
+from backlight.probabilities import labels_of, predicted, probabilities
 
 
 def rows(classes: int, count: int = 400) -> tuple[Tensor, Tensor]:

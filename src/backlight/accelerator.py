@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from lightning.fabric import Fabric
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
 from backlight.errors import BacklightError
 
@@ -16,7 +14,7 @@ Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 
 def require_accelerator(name: Accelerator, key: str) -> None:
     """Raises a BacklightError that names the config key if this machine has no such accelerator."""
-    cuda, mps = CUDAAccelerator.is_available(), MPSAccelerator.is_available()
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     available = {"auto": True, "cpu": True, "gpu": cuda or mps, "mps": mps}
     if not available[name]:
         there = ", ".join(option for option, is_there in available.items() if is_there)
@@ -27,6 +25,10 @@ def require_accelerator(name: Accelerator, key: str) -> None:
 def device_of(name: Accelerator, key: str) -> torch.device:
     """The device that Lightning picks for one process."""
     require_accelerator(name, key)
+    if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        return torch.device("cpu")
+    from lightning.fabric import Fabric  # takes seconds
+
     return Fabric(accelerator=name, devices=1).device
 
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from backlight.accelerator import Accelerator, require_accelerator
 from backlight.callbacks.backprop import BackpropMonitor
-from backlight.callbacks.checkpoints import Checkpoints
+from backlight.callbacks.checkpoints import Checkpoints, WholeCheckpointIO
 from backlight.callbacks.decision_boundary import DecisionBoundary
 from backlight.callbacks.evaluation_plots import EvaluationPlots
 from backlight.callbacks.gradients import GradientMonitor
@@ -27,7 +27,7 @@ from backlight.callbacks.metrics_file import MetricsFile
 from backlight.callbacks.progress import ProgressReport
 from backlight.callbacks.stop_hopeless import StopHopeless
 from backlight.callbacks.tensorboard import RunDescription
-from backlight.checkpoint import WholeCheckpointIO, read_checkpoint
+from backlight.checkpoint import read_checkpoint
 from backlight.classifier import Backward, Classifier
 from backlight.config import build, check, choose, plain
 from backlight.data.module import ClassificationData

@@ -1,6 +1,5 @@
 """Checkpoints: read as plain data, and turned back into a network that predicts."""
 
-import io
 import pickle
 import zipfile
 from dataclasses import dataclass
@@ -8,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
 from backlight.data.batches import logits_of
-from backlight.data.module import encoder_of
+from backlight.data.encoding import encoder_of
 from backlight.data.source import Encoder
 from backlight.data.stored import Features
 from backlight.errors import BacklightError
-from backlight.files import write_whole
 from backlight.loss import BinaryCrossEntropy
 from backlight.model import SigmoidMLP
 
@@ -39,24 +36,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not needed <= checkpoint.keys():
         raise BacklightError(f"{path}: not a checkpoint of Backlight")
     return checkpoint
-
-
-class WholeCheckpointIO(TorchCheckpointIO):
-    """Saves so that the old checkpoint stays until the new one is complete on disk.
-
-    Lightning's own writes to the system's temporary folder and moves the file; from another file system
-    that is a copy over the old checkpoint, which a full disk or a kill cuts short.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write the checkpoint; `storage_options` are not used."""
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content.getvalue())
 
 
 @dataclass(frozen=True)

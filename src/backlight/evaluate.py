@@ -13,7 +13,7 @@ from backlight.accelerator import Accelerator, device_of
 from backlight.assemble import Node, build_data, rows_of_run
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
-from backlight.data.module import tensors
+from backlight.data.encoding import tensors
 from backlight.data.source import Labelled, Part
 from backlight.errors import BacklightError
 from backlight.metrics import EpochMetrics, every_metric, group_metrics, number

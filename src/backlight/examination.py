@@ -27,8 +27,8 @@ from backlight.diagnosis.measure import (
 )
 from backlight.diagnosis.observations import DataState, Floats, Observations, Settings
 from backlight.errors import BacklightError
-from backlight.metrics import labels_of
 from backlight.model import SigmoidMLP
+from backlight.probabilities import labels_of
 from backlight.processes import forked_map
 from backlight.run_folder import RunFolder
 

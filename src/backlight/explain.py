@@ -17,12 +17,12 @@ from backlight.backprop.trace import LayerTrace, Trace, trace
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
 from backlight.data.columns import as_text
+from backlight.data.encoding import encoded, targets
 from backlight.data.kinds import KINDS
-from backlight.data.module import encoded, targets
 from backlight.data.source import Part
 from backlight.errors import BacklightError
-from backlight.metrics import predicted, probabilities
 from backlight.model import SigmoidMLP
+from backlight.probabilities import predicted, probabilities
 from backlight.ranges import Count, Natural
 from backlight.run_folder import RunFolder
 

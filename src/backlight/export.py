@@ -15,7 +15,7 @@ from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
 from backlight.errors import BacklightError
 from backlight.files import whole_file
-from backlight.metrics import probabilities
+from backlight.probabilities import probabilities
 from backlight.run_folder import RunFolder
 
 Format = Literal["onnx", "torch_export"]

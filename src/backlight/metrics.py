@@ -23,6 +23,7 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 
 from backlight.data.source import JudgedBy
 from backlight.loss import BinaryCrossEntropy
+from backlight.probabilities import labels_of, predicted, probabilities
 
 
 class BinaryBalancedAccuracy(MulticlassAccuracy):
@@ -157,24 +158,3 @@ def number(value: Tensor | np.float32) -> float:
     if isinstance(value, Tensor):
         return float(str(value.detach().cpu().numpy().astype(np.float32)))
     return float(str(value))
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """What the metrics and the user are given: `[rows]` of the positive class, or `[rows, classes]`.
-
-    One-vs-rest sigmoids are divided by their sum, so that each row adds up to 1.
-    """
-    if logits.shape[1] == 1:
-        return torch.sigmoid(logits[:, 0])
-    # All outputs can underflow to 0 together; the softmax of log σ(z) is the same ratio without that.
-    return torch.softmax(nn.functional.logsigmoid(logits), dim=1)
-
-
-def labels_of(y: Tensor) -> Tensor:
-    """`[rows]` class index of targets `[rows, outputs]`."""
-    return y[:, 0].long() if y.shape[1] == 1 else y.argmax(dim=1)
-
-
-def predicted(probability: Tensor) -> Tensor:
-    """`[rows]` class index of what `probabilities` returned."""
-    return (probability > 0.5).long() if probability.ndim == 1 else probability.argmax(dim=1)

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from rich import get_console
@@ -12,14 +13,14 @@ from rich import get_console
 from backlight.accelerator import Accelerator, device_of
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
+from backlight.data.encoding import encoded
 from backlight.data.kinds import KINDS
-from backlight.data.module import encoded
 from backlight.data.ratings import PairEncoder, read_users
 from backlight.data.source import Chunk
 from backlight.data.stored import PARQUET_SUFFIXES
 from backlight.errors import BacklightError
 from backlight.files import whole_file
-from backlight.metrics import predicted, probabilities
+from backlight.probabilities import predicted, probabilities
 from backlight.ranges import Count
 from backlight.run_folder import RunFolder
 
@@ -101,7 +102,7 @@ def _predict_rows(network: TrainedNetwork, chunk: Chunk) -> "pd.DataFrame":
     if probability.ndim == 1:
         probability = torch.stack([1 - probability, probability], dim=1)
     columns = {
-        "label": [network.class_names[index] for index in chosen.tolist()],
+        "label": np.array(network.class_names, dtype=object)[chosen.numpy()],
         "probability": probability.gather(1, chosen[:, None])[:, 0].numpy(),
     }
     columns |= {f"p_{name}": probability[:, index].numpy() for index, name in enumerate(network.class_names)}

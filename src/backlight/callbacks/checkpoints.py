@@ -1,12 +1,17 @@
 """`last.ckpt` and `best.ckpt`."""
 
+import io
 import time
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from backlight.files import write_whole
 from backlight.run_folder import RunFolder
 
 SECONDS_BETWEEN_WRITES = 1.0
@@ -64,3 +69,21 @@ class Checkpoints(Checkpoint):
                 trainer.strategy.save_checkpoint(self._unwritten[name], self.folder.checkpoint(name))
         self._unwritten = {}
         self._written = time.monotonic()
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Saves so that the old checkpoint stays until the new one is complete on disk.
+
+    Lightning's own writes to the system's temporary folder and moves the file; from another file system
+    that is a copy over the old checkpoint, which a full disk or a kill cuts short.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write the checkpoint; `storage_options` are not used."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, content.getvalue())

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from backlight.callbacks.reach import data_of, writer_of
 from backlight.data.module import ClassificationData
-from backlight.metrics import labels_of, predicted, probabilities
+from backlight.probabilities import labels_of, predicted, probabilities
 from backlight.ranges import Count
 
 if TYPE_CHECKING:

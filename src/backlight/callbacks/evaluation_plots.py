@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from backlight.callbacks.reach import data_of, writer_of
 from backlight.data.batches import logits_of
-from backlight.metrics import labels_of, predicted, probabilities
+from backlight.probabilities import labels_of, predicted, probabilities
 from backlight.ranges import Count
 
 if TYPE_CHECKING:

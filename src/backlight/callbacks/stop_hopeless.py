@@ -20,9 +20,6 @@ from backlight.ranges import Count
 log = logging.getLogger(__name__)
 
 
-START_ROWS = 2048  # that tell the loss before the first step, of which only the size matters
-
-
 class StopHopeless(Callback):
     """Stops a run whose training loss stays above that of knowing nothing, and above where it started.
 
@@ -67,7 +64,7 @@ class StopHopeless(Callback):
             return
         assert isinstance(pl_module, Classifier)
         data = data_of(trainer)
-        x, y = (tensor[:START_ROWS].to(pl_module.device) for tensor in data.part("train"))
+        x, y = (tensor[:EVALUATION_ROWS].to(pl_module.device) for tensor in data.part("train"))
         self.start(data, pl_module.loss, pl_module.loss(pl_module(x), y).item())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

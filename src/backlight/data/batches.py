@@ -12,7 +12,9 @@ from backlight.backprop.sparse import Rows
 from backlight.data.stored import Features, StoredRows
 
 Batch = tuple[Rows, Tensor]
-EVALUATION_ROWS = 8192  # rows per batch where nothing is learned; bounds the memory of activations
+EVALUATION_ROWS = (
+    2048  # rows per batch where nothing is learned: the activations of so many stay in the cache of the CPU
+)
 GATHERED_BYTES = 2**18  # of rows that are brought together at a time: a cache of the CPU holds them
 
 

@@ -130,10 +130,10 @@ class Column:
             return np.stack([texts == category for category in self.categories], axis=1).astype(np.float64)
         if self.kind == "date":
             return self._encode_dates(series)
-        features = [_numbers(series, self)]
-        if self.has_missing:
-            features.append(series.isna().to_numpy().astype(np.float64))
-        return np.stack(features, axis=1)
+        numbers = _numbers(series, self)
+        if not self.has_missing:
+            return numbers[:, None]
+        return np.stack([numbers, series.isna().to_numpy().astype(np.float64)], axis=1)
 
     @classmethod
     def _of_dates(cls, series: "pd.Series[Any]") -> "Column":
@@ -245,7 +245,10 @@ def _numbers(series: "pd.Series[Any]", column: Column) -> Doubles:
             f"column '{column.name}' was numeric in training but holds '{series.iloc[row]}' (row {series.index[row] + 1}); "
             "allowed: numbers"
         )
-    is_too_large = np.abs(numbers) > np.finfo(np.float32).max
+    largest = np.finfo(np.float32).max
+    if len(numbers) and -largest <= numbers.min() and numbers.max() <= largest:  # and so none is missing
+        return numbers
+    is_too_large = np.abs(numbers) > largest
     if is_too_large.any():
         row = int(is_too_large.argmax())
         raise BacklightError(

@@ -75,17 +75,35 @@ class FeatureEncoder:
             raise BacklightError(
                 f"the data has {rows.shape[1]} features; the model was trained on {len(self.columns)}"
             )
-        encoded = rows if isinstance(rows, np.ndarray) else _encode_dense(rows, self.columns)
-        mean, scale = (np.array(each[: encoded.shape[1]]) for each in (self.mean, self.scale))
-        standardised: Floats = ((encoded - mean) / scale).astype(np.float32)
-        sparse = [column for column in self.columns if column.is_sparse]
-        if not sparse:
+        mean, scale = np.array(self.mean), np.array(self.scale)
+        if isinstance(rows, np.ndarray):
+            standardised: Floats = ((rows - mean) / scale).astype(np.float32)
             return standardised
+        sparse = [column for column in self.columns if column.is_sparse]
+        dense = self._dense(rows, mean, scale)
+        if not sparse:
+            return dense
         from scipy.sparse import csr_matrix, hstack
 
-        assert not isinstance(rows, np.ndarray)
         others = [column.encode(rows[column.name]) for column in sparse]
-        return sparse_rows(hstack([csr_matrix(standardised), *others], format="csr"))
+        return sparse_rows(hstack([csr_matrix(dense), *others], format="csr"))
+
+    def _dense(self, rows: "pd.DataFrame", mean: Doubles, scale: Doubles) -> Floats:
+        """Of all columns that are not sparse; the others must be there."""
+        absent = [column.name for column in self.columns if column.name not in rows.columns]
+        if absent:
+            raise BacklightError(
+                f"column '{absent[0]}' is absent; the model needs {', '.join(column.name for column in self.columns)}"
+            )
+        columns = [column for column in self.columns if not column.is_sparse]
+        found = np.empty((len(rows), sum(len(column.feature_names) for column in columns)), dtype=np.float32)
+        start = 0
+        for column in columns:
+            values = column.encode(rows[column.name])
+            of_column = slice(start, start + values.shape[1])
+            found[:, of_column] = (values - mean[of_column]) / scale[of_column]
+            start = of_column.stop
+        return found
 
     def is_close(self, other: "FeatureEncoder") -> bool:
         """Whether both encode alike, but for the rounding in which one machine differs from another."""
@@ -134,14 +152,3 @@ def _fit_column(
     if standardize and column.kind in ("numeric", "date"):
         mean[:1], scale[:1] = mean_and_scale(column.encode(series)[:, :1])
     return column, mean, scale
-
-
-def _encode_dense(frame: "pd.DataFrame", columns: Sequence[Column]) -> Doubles:
-    """Of all columns that are not sparse; the others must be there."""
-    absent = [column.name for column in columns if column.name not in frame.columns]
-    if absent:
-        raise BacklightError(
-            f"column '{absent[0]}' is absent; the model needs {', '.join(column.name for column in columns)}"
-        )
-    dense = [column.encode(frame[column.name]) for column in columns if not column.is_sparse]
-    return np.concatenate([np.empty((len(frame), 0)), *dense], axis=1)

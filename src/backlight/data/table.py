@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from backlight.data.arrays import read_npy
 from backlight.data.columns import ManyCategories, as_numbers, as_text
 from backlight.data.source import Ints, Labelled
-from backlight.data.stored import ARROW_SUFFIXES, PARQUET_SUFFIXES, StoredTable, stored_table
+from backlight.data.stored import ARROW_SUFFIXES, BUFFER_BYTES, PARQUET_SUFFIXES, StoredTable, stored_table
 from backlight.data.text_files import reading_text
 from backlight.errors import BacklightError
 from backlight.ranges import Count
@@ -227,7 +227,8 @@ def read_table(path: str | Path, rows_per_chunk: int = 100_000) -> Iterator["pd.
 def _read_parquet(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file:
+    # Buffered as it goes; by default all that was read stays in memory until the end.
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
         if file.metadata.num_rows == 0:
             yield file.schema_arrow.empty_table().to_pandas()
         yield from _numbered(file.iter_batches(rows_per_chunk))

@@ -14,16 +14,15 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from backlight.callbacks.stop_hopeless import START_ROWS
 from backlight.classifier import diverged
 from backlight.data.batches import EVALUATION_ROWS, EpochShuffle
 from backlight.data.module import ClassificationData
 from backlight.data.source import PARTS, Part
-from backlight.metrics import labels_of, probabilities
 from backlight.population.member import Member
 from backlight.population.metrics import cheap_metrics, every_metric
 from backlight.population.networks import ByAutograd, ByEquations, StackedNetwork
 from backlight.population.optimizers import STACKED, StackedOptimizer
+from backlight.probabilities import labels_of, probabilities
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -205,7 +204,7 @@ class Population:
     def _tell_the_start(self, newcomers: Sequence[Member], parameters: Sequence[Tensor]) -> None:
         """Give those that stop when hopeless their loss before the first step."""
         task = _Task.of(newcomers, self._device)
-        index = torch.arange(min(task.rows["train"], START_ROWS), device=self._device)
+        index = torch.arange(min(task.rows["train"], EVALUATION_ROWS), device=self._device)
         x, y = task.take("train", index.expand(len(newcomers), -1))
         losses = task.metrics(self._network.logits(x, parameters), y, lambda *_: {})["loss"].tolist()
         for member, loss in zip(newcomers, losses, strict=True):

@@ -1,0 +1,25 @@
+"""What logits mean."""
+
+import torch
+from torch import Tensor, nn
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """What the metrics and the user are given: `[rows]` of the positive class, or `[rows, classes]`.
+
+    One-vs-rest sigmoids are divided by their sum, so that each row adds up to 1.
+    """
+    if logits.shape[1] == 1:
+        return torch.sigmoid(logits[:, 0])
+    # All outputs can underflow to 0 together; the softmax of log σ(z) is the same ratio without that.
+    return torch.softmax(nn.functional.logsigmoid(logits), dim=1)
+
+
+def labels_of(y: Tensor) -> Tensor:
+    """`[rows]` class index of targets `[rows, outputs]`."""
+    return y[:, 0].long() if y.shape[1] == 1 else y.argmax(dim=1)
+
+
+def predicted(probability: Tensor) -> Tensor:
+    """`[rows]` class index of what `probabilities` returned."""
+    return (probability > 0.5).long() if probability.ndim == 1 else probability.argmax(dim=1)
