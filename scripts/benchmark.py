@@ -1,12 +1,11 @@
-"""Measure Backlight beside what it is compared with:  python scripts/benchmark.py instrument
+"""Measure Backlight beside what it is compared with:  python scripts/benchmark.py run
 
-Repeats are interleaved in one process, and each ratio is the median of those within a repeat, so that a machine
+Repeats are interleaved, and each ratio is the median of those within a repeat, so that a machine
 that is slower for a while is slower for both sides.
 """
 
 import argparse
 import json
-import logging
 import multiprocessing
 import os
 import resource
@@ -15,25 +14,26 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
+from growth import DIMENSIONS, USUAL, Point, growing, plot, point, slope
+from hydra import initialize_config_dir
 from planted import Case, examined, healthy, planted, write_tables
 from quality import Score, is_there, trained, tuned, uses
+from report_file import Report
 from rich import get_console
 from rich.table import Table
+from speed import compared, fit_seconds, measured, quiet, ratio, rows
 
-from backlight.assemble import assemble
 from backlight.command import config_folder
-from backlight.config import plain, task_of
-from backlight.run_folder import RunFolder
 from backlight.treat import Clinic, Patient, treated
 
 ROOT = Path(__file__).parents[1]
+
+report = Report()
 
 NETWORKS = {
     "10-5-1, batch 32": [
@@ -54,23 +54,6 @@ INSTRUMENTS = {
     "default cadence": [],
     "every step": ["callbacks.backprop.cadence=every_n_steps", "callbacks.backprop.every_n_steps=1"],
 }
-
-
-def quiet() -> None:
-    """Leave the terminal to the tables."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-
-
-def fit_seconds(overrides: list[str]) -> float:
-    """Wall time of one training, from its first step to the end, data already made."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = plain(task_of(compose("train", [*overrides, "callbacks.progress=null"])))
-    with tempfile.TemporaryDirectory() as folder:
-        experiment = assemble(config, RunFolder(Path(folder)))
-        started = time.perf_counter()
-        experiment.trainer.fit(experiment.classifier, experiment.data)
-        return time.perf_counter() - started
 
 
 def peak_bytes(overrides: list[str]) -> int:
@@ -107,7 +90,7 @@ def instrument(repeats: int) -> None:
             *(f"{statistics.median(values):.2f}" for values in (without, default, every)),
             *(f"{median_ratio(values, without):.3f}" for values in (default, every)),
         )
-    get_console().print(table)
+    report.show(table)
 
     width, depth, batch_size = 512, 8, 16384
     overrides = [
@@ -121,7 +104,46 @@ def instrument(repeats: int) -> None:
     peaks = {name: peak_bytes([*overrides, *options]) for name, options in INSTRUMENTS.items()}
     for name, peak in peaks.items():
         table.add_row(name, f"{peak / 1e6:.0f}", f"{(peak - peaks['without']) / activations:.2f}")
-    get_console().print(table)
+    report.show(table)
+
+
+def run(repeats: int) -> None:
+    """Training and predicting beside the loop by hand: each row of the table is asked to be below its last column.
+
+    The largest set has ten million rows, which take 2.5 GB of disk.
+    """
+    table = Table("work", "Backlight", "by hand", "ratio", "at most", "peak memory, MB")
+    with tempfile.TemporaryDirectory() as folder:
+        for row in rows(repeats, Path(folder), millions=10):
+            ours, theirs = compared(row)
+            peak = max(cost.peak for cost in ours)
+            table.add_row(
+                row.work,
+                *(f"{statistics.median(c.seconds for c in costs):.2f} s" for costs in (ours, theirs)),
+                f"{ratio(ours, theirs):.2f}",
+                f"{row.at_most:g}",
+                f"{peak / 1e6:.0f}" if peak else "",
+            )
+    report.show(table)
+
+
+def growth(repeats: int) -> None:
+    """How the time of a step and the memory of training grow; the plot is `outputs/benchmark/growth.png`."""
+    table = Table("against", "from", "to", "time per step, slope", "theory", "memory, slope", "theory")
+    measurements: dict[str, list[Point]] = {}
+    for name, dimension in DIMENSIONS.items():
+        points = [point({**USUAL, **dimension.others, name: value}) for value in dimension.values]
+        measurements[name] = points
+        table.add_row(
+            name,
+            *(f"{value:,}" for value in (dimension.values[0], dimension.values[-1])),
+            f"{slope(dimension.values, [each.seconds for each in points]):.2f}",
+            f"{dimension.time_exponent:g}",
+            f"{slope(dimension.values, growing(points)):.2f}",
+            f"{dimension.memory_exponent:g}",
+        )
+    plot(measurements, ROOT / "outputs/benchmark/growth.png")
+    report.show(table)
 
 
 RATES = "0.01,0.02,0.05,0.1,0.2,0.5,1,2,3,5"
@@ -149,7 +171,7 @@ def sweep(repeats: int) -> None:
             median = statistics.median(seconds)
             memory = f"{max(peaks) / 1e6:.0f}" if max(peaks) else "not measured"
             table.add_row(name, f"{trials:,}", f"{median:.1f}", f"{trials / median:.2f}", memory)
-    get_console().print(table)
+    report.show(table)
 
 
 def sequential(trials: int) -> tuple[float, int]:
@@ -160,7 +182,8 @@ def sequential(trials: int) -> tuple[float, int]:
 def ours(trials: int, *options: str) -> tuple[float, int]:
     """Seconds and peak memory of a sweep of Backlight's."""
     command = [str(ROOT / "train.py"), "-m", *SWEEP, f"seed=range({trials // 10})", *options]
-    return measured(command, "hydra.sweep.dir")
+    cost = measured(command)
+    return cost.seconds, cost.peak
 
 
 def theirs(trials: int) -> tuple[float, int]:
@@ -171,22 +194,8 @@ def theirs(trials: int) -> tuple[float, int]:
         f"lr={RATES}",
         f"seed=range({trials // 10})",
     ]
-    return measured(command, "hydra.sweep.dir")
-
-
-def measured(command: list[str], folder_key: str) -> tuple[float, int]:
-    """Seconds and peak memory of a Python process that writes into a folder, which is then deleted."""
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, *command, f"{folder_key}={folder}/sweep"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
-        )  # fmt: skip
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
-    return seconds, usage.ru_maxrss * 1024
+    cost = measured(command)
+    return cost.seconds, cost.peak
 
 
 def grid_search(trials: int) -> tuple[float, int]:
@@ -258,11 +267,10 @@ def diagnosis(repeats: int) -> None:
         )
     alarms = [(case, found) for case, found in well if found]
     table.add_row("none", str(len(well)), "", str(len(well) - len(alarms)), f"called sick: {len(alarms)}")
-    console = get_console()
-    console.print(table)
+    report.show(table)
     for case, found in alarms:
         names = ", ".join(finding.symptom for finding in found)
-        console.print(f"called sick ({names}): {' '.join(case.overrides)}", soft_wrap=True, highlight=False)
+        report.note(f"called sick ({names}): {' '.join(case.overrides)}")
 
 
 def treatment(repeats: int) -> None:
@@ -287,7 +295,7 @@ def treatment(repeats: int) -> None:
     for symptom, reasons in outcomes.items():
         lost = [reason for reason in reasons if reason]
         table.add_row(symptom, str(len(reasons)), str(len(reasons) - len(lost)), "; ".join(lost))
-    get_console().print(table)
+    report.show(table)
 
 
 def outcome(case: Case, clinic: Clinic) -> str:
@@ -331,8 +339,8 @@ def stop_sick(repeats: int) -> None:
             table.add_row(
                 name, "120", str(every), str(some), f"{saved[-1]:.0%}", f"{best:.5f}", f"{kept:.5f}"
             )
-    get_console().print(table)
-    get_console().print(f"saved in the mean: {statistics.mean(saved):.0%}", highlight=False)
+    report.show(table)
+    report.note(f"saved in the mean: {statistics.mean(saved):.0%}")
 
 
 def searched(options: list[str]) -> tuple[int, float]:
@@ -376,20 +384,20 @@ def quality(repeats: int) -> None:
         value = statistics.mean(score.value for score in mine)
         best = max((statistics.mean(s.value for s in scores) for scores in peers.values()), default=0.0)
         asked = max(use.least, best + use.margin)
-        rows = [[peer, shown(scores), f"{seconds(scores):.1f}"] for peer, scores in peers.items()] or [
-            ["", "", ""]
-        ]
+        rows = [
+            [peer, mean_and_error(scores), f"{seconds(scores):.1f}"] for peer, scores in peers.items()
+        ] or [["", "", ""]]
         for number, row in enumerate(rows):
             first = number == 0
             table.add_row(
-                *([name, use.metric, shown(mine), f"{seconds(mine):.1f}"] if first else [""] * 4),
+                *([name, use.metric, mean_and_error(mine), f"{seconds(mine):.1f}"] if first else [""] * 4),
                 *row,
                 *([f"{asked:.4f}", "yes" if value >= asked else "no"] if first else []),
             )
-    get_console().print(table)
+    report.show(table)
 
 
-def shown(scores: Sequence[Score]) -> str:
+def mean_and_error(scores: Sequence[Score]) -> str:
     """The mean over seeds and its standard error."""
     values = [score.value for score in scores]
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
@@ -404,8 +412,10 @@ def seconds(scores: Sequence[Score]) -> float:
 INCURABLE = ("leakage", "label_noise", "base_rate")  # the last is planted as labels drawn at random
 BENCHMARKS = {
     "diagnosis": diagnosis,
+    "growth": growth,
     "instrument": instrument,
     "quality": quality,
+    "run": run,
     "stop_sick": stop_sick,
     "sweep": sweep,
     "treatment": treatment,
@@ -420,6 +430,8 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet()
     BENCHMARKS[arguments.name](arguments.repeats)
+    command = f"benchmark.py {arguments.name} --repeats {arguments.repeats}"
+    report.write(ROOT / "BENCHMARKS.md", arguments.name, command)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 import sys
 
 import torch
-from bare_loop import network, train
+from peers.bare_loop import network, train
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 

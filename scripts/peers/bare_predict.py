@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import torch
-from bare_loop import network
+from peers.bare_loop import network
 
 weights, source, target = sys.argv[1:]
 saved = torch.load(weights, weights_only=True)

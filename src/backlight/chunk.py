@@ -2,8 +2,8 @@
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-CHUNK_WORK = 2**30
-"""Multiply-adds of a chunk, about: 20 to 50 ms on a CPU, beside which Lightning's 0.5 ms are little."""
+CHUNK_WORK = 2**32
+"""Multiply-adds of a chunk, about: 50 to 100 ms on a CPU, beside which Lightning's 0.5 ms are little."""
 LONGEST_CHUNK = 512  # steps; the smallest networks are bound by the overhead of their operations
 STEP_HOOKS = (
     "on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward",

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -290,6 +290,7 @@ class Classifier(LightningModule):
         """Take the mean over processes, as autograd's own hooks would."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         together = torch.cat([gradient.flatten() for gradient in gradients])
-        mean: Tensor = self.trainer.strategy.reduce(together, reduce_op="mean")
-        for gradient, own in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+        distributed.all_reduce(together)  # Lightning's own waits for every process once more before it
+        together /= self.trainer.world_size
+        for gradient, own in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(own.view(gradient.shape))

@@ -63,29 +63,37 @@ def _gelu(z: Tensor, out: Tensor | None = None) -> Tensor:
     return functional.gelu(z) if out is None else aten.gelu.out(z, out=out)
 
 
+# PyTorch's own functions for this, which autograd calls too.
+def _sigmoid_backward(error: Tensor, _: Tensor, a: Tensor) -> Tensor:
+    aten.sigmoid_backward.grad_input(error, a, grad_input=error)
+    return error
+
+
+def _tanh_backward(error: Tensor, _: Tensor, a: Tensor) -> Tensor:
+    aten.tanh_backward.grad_input(error, a, grad_input=error)
+    return error
+
+
+def _relu_backward(error: Tensor, z: Tensor, _: Tensor) -> Tensor:
+    aten.threshold_backward.grad_input(error, z, 0, grad_input=error)
+    return error
+
+
+def _gelu_backward(error: Tensor, z: Tensor, _: Tensor) -> Tensor:
+    aten.gelu_backward.grad_input(error, z, grad_input=error)
+    return error
+
+
+def _square_backward(error: Tensor, z: Tensor, _: Tensor) -> Tensor:
+    return error.mul_(2 * z)
+
+
 ACTIVATIONS: dict[ActivationName, Activation] = {
-    # PyTorch's own functions for this, which autograd calls too.
-    "sigmoid": Activation(
-        torch.sigmoid,
-        _sigmoid_derivative,
-        lambda error, _, a: aten.sigmoid_backward.grad_input(error, a, grad_input=error),
-    ),
-    "tanh": Activation(
-        torch.tanh,
-        _tanh_derivative,
-        lambda error, _, a: aten.tanh_backward.grad_input(error, a, grad_input=error),
-    ),
-    "relu": Activation(
-        _relu,
-        _relu_derivative,
-        lambda error, z, _: aten.threshold_backward.grad_input(error, z, 0, grad_input=error),
-    ),
-    "gelu": Activation(
-        _gelu,
-        _gelu_derivative,
-        lambda error, z, _: aten.gelu_backward.grad_input(error, z, grad_input=error),
-    ),
+    "sigmoid": Activation(torch.sigmoid, _sigmoid_derivative, _sigmoid_backward),
+    "tanh": Activation(torch.tanh, _tanh_derivative, _tanh_backward),
+    "relu": Activation(_relu, _relu_derivative, _relu_backward),
+    "gelu": Activation(_gelu, _gelu_derivative, _gelu_backward),
     # Of a user and an item it holds the product of their embeddings: with one hidden layer this is a polynomial
     # network, the kin of factorization machines (Livni et al. 2014; Blondel et al., ICML 2016).
-    "square": Activation(torch.square, _square_derivative, lambda error, z, _: error.mul_(2 * z)),
+    "square": Activation(torch.square, _square_derivative, _square_backward),
 }

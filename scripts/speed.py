@@ -1,0 +1,314 @@
+"""Backlight beside the loop that people write by hand; for `benchmark.py run`."""
+
+import logging
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import torch
+from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
+from peers import bare_loop
+from torch import Tensor
+
+from backlight.assemble import Experiment, Node, assemble
+from backlight.checkpoint import read_checkpoint
+from backlight.command import config_folder
+from backlight.config import plain, task_of
+from backlight.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[1]
+PEERS = ROOT / "scripts/peers"
+ONLY_TRAIN = ["data.val_fraction=0", "data.test_fraction=0", "callbacks.progress=null"]
+BARE = ["callbacks.backprop=null", "callbacks.gradients=null"]
+
+SMALL = ["data.n_samples=20000", "model.hidden=[5]", "data.batch_size=32", "trainer.max_epochs=48"]
+MEDIUM = [
+    "data.n_samples=60000", "data.n_features=784", "data.n_informative=20", "data.n_classes=10",
+    "model.hidden=[256,256]", "data.batch_size=128", "trainer.max_epochs=10",
+]  # fmt: skip
+LARGE_HIDDEN, LARGE_BATCH, LARGE_FEATURES = [300, 300], 4096, 28
+
+
+@dataclass(frozen=True)
+class Row:
+    """Of the table: what is done, ours and theirs, in seconds and MB, and the ratio that is asked for."""
+
+    work: str
+    ours: Callable[[], "Cost"]
+    theirs: Callable[[], "Cost"]
+    at_most: float
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one repeat: seconds, and of a process of its own the peak of its memory in bytes."""
+
+    seconds: float
+    peak: int = 0
+
+
+def quiet() -> None:
+    """Leave the terminal to the tables."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+
+
+@contextmanager
+def prepared(overrides: list[str]) -> Iterator[tuple[Node, Experiment]]:
+    """The config and the objects of a run, data already made, in a folder that is deleted afterwards."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = plain(task_of(compose("train", [*overrides, "callbacks.progress=null"])))
+    with tempfile.TemporaryDirectory() as folder:
+        yield config, assemble(config, RunFolder(Path(folder)))
+
+
+def fit_seconds(overrides: list[str]) -> float:
+    """Wall time of one training, from its first step to the end."""
+    with prepared(overrides) as (_, experiment):
+        started = time.perf_counter()
+        experiment.trainer.fit(experiment.classifier, experiment.data)
+        return time.perf_counter() - started
+
+
+def bare_seconds(overrides: list[str]) -> float:
+    """The same of the loop by hand, on the same rows."""
+    with prepared(overrides) as (config, experiment):
+        x, y = experiment.data.part("train")
+        assert isinstance(x, Tensor)
+        return bare_loop.fit(
+            x, y, config["model"]["hidden"], config["data"]["batch_size"], config["trainer"]["max_epochs"]
+        )
+
+
+def measured(command: list[str], **environment: str) -> Cost:
+    """A Python process, in a folder that is deleted afterwards.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **environment}
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            stdout=said,
+            stderr=said,
+            cwd=folder,
+            env=variables,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        if status:
+            said.seek(0)
+            raise SystemExit(f"{' '.join(command)} failed:\n{said.read().decode()}")
+    return Cost(seconds, usage.ru_maxrss * 1024)
+
+
+def fits(overrides: list[str]) -> tuple[Callable[[], Cost], Callable[[], Cost]]:
+    """Ours and theirs, in this process."""
+    return lambda: Cost(fit_seconds(overrides)), lambda: Cost(bare_seconds(overrides))
+
+
+def rows(repeats: int, folder: Path, millions: float) -> list[Row]:
+    """The table. `folder` is for files, `millions` of rows are in the largest."""
+    large = Large(folder, round(millions * 1e6))
+    few = max(1, repeats // 2)
+    train, scripts = str(ROOT / "train.py"), ROOT / "scripts"
+    return [
+        Row(
+            "experiment=reference, the whole process",
+            lambda: measured([train, "experiment=reference"]),
+            lambda: measured([str(PEERS / "reference.py")]),
+            1.5,
+            repeats,
+        ),
+        Row("10-5-1, batch 32: a step, by default", *fits([*SMALL, *ONLY_TRAIN]), 0.8, repeats),
+        Row(
+            "10-5-1, batch 32: a step, no instrument, no histograms",
+            *fits([*SMALL, *ONLY_TRAIN, *BARE]),
+            0.5,
+            repeats,
+        ),
+        Row(
+            "784-256-256-10, batch 128, 60,000 rows: ten epochs, by default",
+            *fits([*MEDIUM, *ONLY_TRAIN]),
+            0.75,
+            repeats,
+        ),
+        Row(
+            "784-256-256-10, batch 128, 60,000 rows: ten epochs, no instrument, no histograms",
+            *fits([*MEDIUM, *ONLY_TRAIN, *BARE]),
+            0.75,
+            repeats,
+        ),
+        Row(
+            f"28-300-300-1, batch 4096, {millions:g} million rows on disk: an epoch",
+            lambda: large.measured("ours"),
+            lambda: large.measured("theirs"),
+            0.9,
+            few,
+        ),
+        Row(
+            f"predict.py on {millions:g} million rows of Parquet, the whole process",
+            lambda: measured([str(scripts / "predict.py"), f"run={large.run}", *large.predict("ours")]),
+            lambda: measured([str(PEERS / "bare_predict.py"), str(large.weights), *large.predict("theirs")]),
+            1.1,
+            few,
+        ),
+        Row(
+            "784-256-256-10, batch 128, 20,000 rows, in two processes: the last 30 of 40 epochs",
+            lambda: longer(
+                [train, *MEDIUM, *ONLY_TRAIN, "data.n_samples=20000", "trainer=ddp", "trainer.devices=2",
+                 "trainer.accelerator=cpu"],
+                "trainer.max_epochs=",
+            ),
+            lambda: longer(
+                ["-m", "torch.distributed.run", "--nproc-per-node=2", str(PEERS / "bare_ddp.py"),
+                 str(large.for_ddp()), "[256,256]", "128"],
+                "",
+            ),
+            1.0,
+            few,
+        ),
+    ]  # fmt: skip
+
+
+def longer(command: list[str], epochs: str) -> Cost:
+    """What 40 epochs take beyond ten: both start several processes, which takes as long as some epochs."""
+    short, long = (measured([*command, f"{epochs}{count}"], OMP_NUM_THREADS="1") for count in (10, 40))
+    return Cost(long.seconds - short.seconds, long.peak)
+
+
+class Large:
+    """Rows that are generated in chunks and stay on disk: as NumPy's arrays, and as Parquet.
+
+    Args:
+        folder: for the files.
+        rows: how many.
+    """
+
+    CHUNK = 500_000
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.folder, self.rows = folder, rows
+        self.x, self.y, self.parquet = (folder / name for name in ("x.npy", "y.npy", "rows.parquet"))
+        self.run, self.weights = folder / "run", folder / "weights.pt"
+        if not self.weights.exists():
+            self._generate()
+            self._train()
+
+    def measured(self, whose: str) -> Cost:
+        """An epoch in a process of its own, which prints the seconds of its training."""
+        command = [sys.executable, __file__, whose, str(self.folder)]
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "said"
+            with output.open("wb") as said:
+                process = subprocess.Popen(command, stdout=said, cwd=folder)
+                _, status, usage = os.wait4(process.pid, 0)
+            found = re.search(r"seconds (\S+)", output.read_text())
+        if status or found is None:
+            raise SystemExit(f"{' '.join(command)} failed")
+        return Cost(float(found[1]), usage.ru_maxrss * 1024)
+
+    def predict(self, whose: str) -> list[str]:
+        """Input and output of predicting the Parquet file."""
+        target = self.folder / f"{whose}.parquet"
+        files = [str(self.parquet), str(target)]
+        return files if whose == "theirs" else [f"input={files[0]}", f"output={files[1]}"]
+
+    def for_ddp(self) -> Path:
+        """The rows of the training in two processes, for the loop by hand."""
+        path = self.folder / "ddp.pt"
+        if not path.exists():
+            with prepared([*MEDIUM, *ONLY_TRAIN, "data.n_samples=20000"]) as (_, experiment):
+                torch.save(experiment.data.part("train"), path)
+        return path
+
+    def overrides(self) -> list[str]:
+        """Of an epoch of ours."""
+        return [
+            "data=arrays", f"data.path={self.x}", f"data.labels={self.y}", f"data.batch_size={LARGE_BATCH}",
+            f"model.hidden={LARGE_HIDDEN}", "trainer.max_epochs=1", *ONLY_TRAIN,
+        ]  # fmt: skip
+
+    def _generate(self) -> None:
+        random = np.random.default_rng(0)
+        shape = (self.rows, LARGE_FEATURES)
+        x = np.lib.format.open_memmap(self.x, "w+", np.float32, shape)
+        y = np.lib.format.open_memmap(self.y, "w+", np.uint8, shape[:1])
+        names = [f"x{column}" for column in range(LARGE_FEATURES)]
+        schema = pyarrow.schema([(name, pyarrow.float32()) for name in names])
+        with pyarrow.parquet.ParquetWriter(self.parquet, schema) as file:
+            for start in range(0, self.rows, self.CHUNK):
+                some = slice(start, start + self.CHUNK)
+                x[some] = random.standard_normal(x[some].shape, dtype=np.float32)
+                noise = random.standard_normal(len(x[some]))
+                y[some] = x[some, :5].sum(axis=1) + x[some, 5] * x[some, 6] + noise > 0
+                columns = [np.ascontiguousarray(column) for column in x[some].T]
+                file.write_table(pyarrow.table(columns, schema=schema))
+
+    def _train(self) -> None:
+        """A network for the predictions: its quality does not matter."""
+        small = [np.load(path, mmap_mode="r")[:10_000] for path in (self.x, self.y)]
+        np.savez(self.folder / "small.npz", x=small[0], y=small[1])
+        data = ["data=arrays", f"data.path={self.folder / 'small.npz'}", f"model.hidden={LARGE_HIDDEN}"]
+        measured([str(ROOT / "train.py"), *data, "trainer.max_epochs=1", f"hydra.run.dir={self.run}"])
+        checkpoint = read_checkpoint(RunFolder(self.run).checkpoint("best"))
+        encoder = checkpoint["ClassificationData"]["encoder"]
+        weights = [w for name, w in checkpoint["state_dict"].items() if name.startswith("model.")]
+        network = bare_loop.network(LARGE_FEATURES, LARGE_HIDDEN, 1)
+        saved = {
+            "features": LARGE_FEATURES,
+            "hidden": LARGE_HIDDEN,
+            "state": dict(zip(network.state_dict(), weights, strict=True)),
+            "mean": torch.tensor(encoder["mean"]),
+            "scale": torch.tensor(encoder["scale"]),
+            "names": [column["name"] for column in encoder["columns"]],
+        }
+        torch.save(saved, self.weights)
+
+
+def epoch(whose: str, folder: Path) -> float:
+    """Seconds of an epoch on rows that lie on disk."""
+    large = Large(folder, 0)
+    if whose == "ours":
+        return fit_seconds(large.overrides())
+    count = len(np.load(large.y, mmap_mode="r"))
+    every: NDArray[Any] = np.arange(count)
+    return bare_loop.fit_file(large.x, large.y, every, LARGE_HIDDEN, LARGE_BATCH)
+
+
+def compared(row: Row) -> tuple[list[Cost], list[Cost]]:
+    """The repeats of ours and theirs, interleaved."""
+    ours: list[Cost] = []
+    theirs: list[Cost] = []
+    for repeat in range(row.repeats):
+        pair = [(ours, row.ours), (theirs, row.theirs)]
+        for costs, run in pair if repeat % 2 == 0 else reversed(pair):
+            costs.append(run())
+    return ours, theirs
+
+
+def ratio(ours: list[Cost], theirs: list[Cost]) -> float:
+    """Of the seconds of each repeat, and the median of these."""
+    return statistics.median(a.seconds / b.seconds for a, b in zip(ours, theirs, strict=True))
+
+
+if __name__ == "__main__":
+    quiet()
+    print("seconds", epoch(sys.argv[1], Path(sys.argv[2])))
