@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from growth import DIMENSIONS, USUAL, Point, growing, plot, point, slope
@@ -26,7 +27,19 @@ from quality import Score, is_there, trained, tuned, uses
 from report_file import Report
 from rich import get_console
 from rich.table import Table
-from speed import compared, fit_seconds, measured, quiet, ratio, rows
+from speed import (
+    BARE,
+    MEDIUM,
+    ONLY_TRAIN,
+    bare_seconds,
+    compared,
+    fit_seconds,
+    in_matrix_products,
+    measured,
+    quiet,
+    ratio,
+    rows,
+)
 
 from backlight.command import config_folder
 from backlight.treat import Clinic, Patient, treated
@@ -125,6 +138,12 @@ def run(repeats: int) -> None:
                 f"{peak / 1e6:.0f}" if peak else "",
             )
     report.show(table)
+    once = [*MEDIUM, *ONLY_TRAIN, *BARE, "trainer.max_epochs=1"]
+    shares = [in_matrix_products(partial(train, once)) for train in (fit_seconds, bare_seconds)]
+    report.note(
+        f"784-256-256-10: of the time of PyTorch's operations {shares[0]:.0%} (Backlight) and {shares[1]:.0%} (by "
+        "hand) goes into the same matrix products."
+    )
 
 
 def growth(repeats: int) -> None:

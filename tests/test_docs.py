@@ -69,6 +69,8 @@ def test_commands_of_each_use_run(page: str, tmp_path: Path, call: Call) -> None
     """
     files.images(tmp_path / "my_images", 20)
     files.texts(tmp_path / "my_reviews.csv")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 3)))
+    np.save(tmp_path / "y.npy", np.arange(60) % 2)
     (tmp_path / "my_table.csv").write_text("size,label\n" + "1,a\n2,b\n" * 30)
     files.sentences(tmp_path / "my_tokens.conllu")
     files.recordings(tmp_path / "my_sounds", 8)
