@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from growth import DIMENSIONS, USUAL, Point, growing, plot, point, slope
+from growth import DIMENSIONS, TINY, USUAL, Point, growing, plot, point, slope
 from hydra import initialize_config_dir
 from planted import Case, examined, healthy, planted, write_tables
 from quality import Score, is_there, trained, tuned, uses
@@ -150,6 +150,7 @@ def growth(repeats: int) -> None:
     """How the time of a step and the memory of training grow; the plot is `outputs/benchmark/growth.png`."""
     table = Table("against", "from", "to", "time per step, slope", "theory", "memory, slope", "theory")
     measurements: dict[str, list[Point]] = {}
+    base = point(TINY)
     for name, dimension in DIMENSIONS.items():
         points = [point({**USUAL, **dimension.others, name: value}) for value in dimension.values]
         measurements[name] = points
@@ -158,10 +159,10 @@ def growth(repeats: int) -> None:
             *(f"{value:,}" for value in (dimension.values[0], dimension.values[-1])),
             f"{slope(dimension.values, [each.seconds for each in points]):.2f}",
             f"{dimension.time_exponent:g}",
-            f"{slope(dimension.values, growing(points)):.2f}",
+            f"{slope(dimension.values, growing(points, base)):.2f}",
             f"{dimension.memory_exponent:g}",
         )
-    plot(measurements, ROOT / "outputs/benchmark/growth.png")
+    plot(measurements, base, ROOT / "outputs/benchmark/growth.png")
     report.show(table)
 
 

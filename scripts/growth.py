@@ -15,6 +15,7 @@ from speed import BARE, ONLY_TRAIN, measured, prepared, quiet
 
 USUAL = {"rows": 20_000, "width": 64, "depth": 2, "batch": 128, "classes": 2}
 FEATURES = 10
+TINY = {"rows": 1000, "width": 8, "depth": 1, "batch": 1, "classes": 2}
 SECONDS = 1.5  # of each measurement, about
 
 
@@ -58,29 +59,32 @@ def slope(values: list[int], costs: list[float]) -> float:
     return float(np.polyfit(np.log(values[half:]), np.log(costs[half:]), 1)[0])
 
 
-def growing(points: list[Point]) -> list[float]:
-    """The bytes above those of the smallest network, which are those of the program."""
-    base = points[0].peak
-    return [max(1.0, point.peak - base) for point in points]
+def growing(points: list[Point], base: Point) -> list[float]:
+    """The bytes above those of a tiny network, which are those of the program."""
+    return [max(1.0, point.peak - base.peak) for point in points]
 
 
-def plot(measurements: dict[str, list[Point]], path: Path) -> None:
+def plot(measurements: dict[str, list[Point]], base: Point, path: Path) -> None:
     """Time above, memory below, one column per dimension, with the theoretical slope through the last point."""
     figure = Figure(figsize=(3.2 * len(measurements), 6), dpi=110, layout="constrained")
     axes = figure.subplots(2, len(measurements))
     for column, (name, points) in enumerate(measurements.items()):
         dimension = DIMENSIONS[name]
         values = np.array(dimension.values)
-        for row, (costs, exponent, unit) in enumerate(
+        for row, (costs, start, exponent, unit) in enumerate(
             [
-                ([1e3 * point.seconds for point in points], dimension.time_exponent, "ms per step"),
-                ([point.peak / 1e6 for point in points], dimension.memory_exponent, "peak memory, MB"),
+                ([1e3 * point.seconds for point in points], 0.0, dimension.time_exponent, "ms per step"),
+                (
+                    [point.peak / 1e6 for point in points],
+                    base.peak / 1e6,
+                    dimension.memory_exponent,
+                    "peak memory, MB",
+                ),
             ]
         ):
             place = axes[row, column]
             place.loglog(values, costs, "o-", label="measured")
-            top = costs[-1] - (costs[0] if row else 0)
-            theory = top * (values / values[-1]) ** exponent + (costs[0] if row else 0)
+            theory = (costs[-1] - start) * (values / values[-1]) ** exponent + start
             place.loglog(values, theory, "--", color="grey", label=f"theory: {name}^{exponent:g}")
             place.set(
                 xlabel=name, ylabel=unit if column == 0 else "", ylim=(0.5 * min(costs), 2 * max(costs))

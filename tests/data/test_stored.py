@@ -189,6 +189,9 @@ def test_every_command_takes_arrays_on_disk(train: Train, call: Call, tmp_path: 
     assert call("explain", "run=run", "row=3").code == 0
     assert call("diagnose", "run=run").code == 0
     assert call("predict", "run=run", "input=x.npy", "output=p.csv").code == 0
+    refused = call("predict", "run=run", "input=y.npy", "output=q.csv")
+    assert refused.code == 2
+    assert "y.npy: is [200]; allowed: [n, features]" in refused.err
     labels = pd.read_csv(tmp_path / "p.csv")["label"].to_numpy()
     assert (labels == y).mean() > 0.8
     other = call("evaluate", "run=run", "+data={source: arrays, path: x.npy, labels: y.npy}")
@@ -243,6 +246,15 @@ def test_labels_beside_a_file_are_needed(tmp_path: Path) -> None:
     arrays(tmp_path)
     with pytest.raises(BacklightError, match=r"data\.labels"):
         module({"source": "arrays", "path": str(tmp_path / "x.npy")})
+
+
+def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
+    arrays(tmp_path)
+    rows = StoredRows(tmp_path / "x.npy", np.arange(5))
+    assert rows.shape == (5, 4)
+    (tmp_path / "x.npy").unlink()
+    with pytest.raises(BacklightError, match=r"x\.npy: was read before"):
+        rows[:2]
 
 
 def test_a_table_that_is_damaged_further_on_is_named(tmp_path: Path) -> None:

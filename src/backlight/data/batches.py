@@ -219,7 +219,7 @@ class TrainingBatches:
             yield Steps(
                 self.x[start:end] if is_whole else self.x,
                 None if is_whole else index,
-                self.y[index],
+                self.y[start:end] if is_whole else self.y[index],
                 [len(share) for share in shares],
                 [
                     min(self.batch_size, end - first) / self.world_size

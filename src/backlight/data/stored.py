@@ -77,9 +77,13 @@ class StoredRows:
         offset, shape, dtype = self._layout
         found = np.empty((len(rows), shape[1]), np.float32)
         as_they_lie = np.argsort(rows)
-        for start in range(0, len(rows), ROWS_PER_MAPPING):
-            piece = as_they_lie[start : start + ROWS_PER_MAPPING]
-            found[piece] = np.memmap(self.path, dtype, "r", offset, shape)[rows[piece]]
+        try:
+            for start in range(0, len(rows), ROWS_PER_MAPPING):
+                piece = as_they_lie[start : start + ROWS_PER_MAPPING]
+                found[piece] = np.memmap(self.path, dtype, "r", offset, shape)[rows[piece]]
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise BacklightError(f"{self.path}: was read before and cannot be read now: {reason}") from error
         return found
 
     @cached_property

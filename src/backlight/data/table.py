@@ -253,10 +253,13 @@ def _numbered(batches: Iterable[Any]) -> Iterator["pd.DataFrame"]:
 def _read_npy(path: Path, rows_per_chunk: int) -> Iterator["pd.DataFrame"]:
     import pandas as pd
 
-    array = read_npy(path)
-    for start in range(0, len(array), rows_per_chunk):
-        rows = np.array(array[start : start + rows_per_chunk])
-        columns = [f"x{column}" for column in range(rows.shape[1])]
+    shape = read_npy(path).shape
+    if len(shape) != 2:
+        raise BacklightError(f"{path}: is {list(shape)}; allowed: [n, features]")
+    columns = [f"x{column}" for column in range(shape[1])]
+    for start in range(0, shape[0], rows_per_chunk):
+        # Mapped anew: what was read stays in memory as long as its mapping.
+        rows = np.array(read_npy(path)[start : start + rows_per_chunk])
         yield pd.DataFrame(rows, np.arange(start, start + len(rows)), columns)
 
 

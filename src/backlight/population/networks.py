@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from backlight.backprop import equations
 from backlight.backprop.activations import Activation
+from backlight.backprop.equations import ForwardPass
 from backlight.model import SigmoidMLP
 
 
@@ -30,7 +31,7 @@ class StackedNetwork(Protocol):
     def gradients(
         self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and the gradients of each member's mean BCE.
+        """The logits, and the gradients of each member's mean BCE, which are good until the next call.
 
         Args:
             x: `[members, batch, features]`
@@ -50,6 +51,8 @@ class ByEquations:
 
     def __init__(self, activation: Activation) -> None:
         self._activation = activation
+        self._spare: dict[torch.Size, tuple[ForwardPass, list[Tensor], list[tuple[Tensor, Tensor]]]] = {}
+        """What the last call computed, by the shape of its batch: the next one writes to the same memory."""
 
     def parameters_of(self, model: nn.Module) -> list[Tensor]:
         """Weights `[out, in]` and biases `[1, out]`, layer by layer."""
@@ -67,12 +70,13 @@ class ByEquations:
     ) -> tuple[Tensor, list[Tensor]]:
         """The four equations, over all members at once."""
         weights = parameters[::2]
-        passed = equations.forward(x, weights, parameters[1::2], self._activation)
+        forward, deltas, gradients = self._spare.get(x.shape, (None, None, None))
+        passed = equations.forward(x, weights, parameters[1::2], self._activation, forward)
         error = equations.output_delta(passed.logits, targets, positive_weight)
-        deltas = equations.deltas(passed, weights, error, self._activation)
-        return passed.logits, [
-            gradient for layer in equations.gradients(passed, deltas) for gradient in layer
-        ]
+        deltas = equations.deltas(passed, weights, error, self._activation, deltas)
+        gradients = equations.gradients(passed, deltas, gradients)
+        self._spare = {x.shape: (passed, deltas, gradients)}
+        return passed.logits, [gradient for layer in gradients for gradient in layer]
 
 
 class ByAutograd:
