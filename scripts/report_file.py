@@ -44,9 +44,9 @@ class Report:
             f"{processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
         )
         heading = f"`{command}` · {date.today()} · {machine} · {versions}"
-        sections[name] = "\n" + "\n\n".join([heading, *map(markdown, self.tables), *self.notes]) + "\n\n"
-        body = "".join(f"## {each}\n{sections[each]}" for each in sorted(sections))
-        path.write_text(f"{HEADER}\n{body.rstrip()}\n", encoding="utf-8")
+        sections[name] = "\n\n".join([heading, *map(markdown, self.tables), *self.notes])
+        body = "\n".join(f"## {each}\n\n{sections[each].strip()}\n" for each in sorted(sections))
+        path.write_text(f"{HEADER}\n{body}", encoding="utf-8")
 
 
 def markdown(table: Table) -> str:

@@ -44,7 +44,8 @@ def test_evaluate_says_what_the_summary_says(run: TrainedRun, call: Call) -> Non
 
 
 @pytest.mark.parametrize(
-    "source", sorted(SOURCES.keys() - {"table", "openml", "images", "text", "tagging", "audio", "ratings"})
+    "source",
+    sorted(SOURCES.keys() - {"table", "arrays", "openml", "images", "text", "tagging", "audio", "ratings"}),
 )
 def test_every_source_trains_and_is_read_back(train: Train, call: Call, source: str) -> None:
     trained = train(f"data={source}", "trainer.max_epochs=1")

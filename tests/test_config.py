@@ -48,6 +48,9 @@ def files_for(option: str, folder: Path) -> list[str]:
     if option in ("table", "own_table"):
         (folder / "t.csv").write_text("a,y\n" + "\n".join(f"{row},{row % 2}" for row in range(50)))
         return [f"data.path={folder / 't.csv'}", "data.target=y"]
+    if option == "arrays":
+        np.savez(folder / "a.npz", x=np.arange(120.0).reshape(60, 2), y=np.arange(60) % 2)
+        return [f"data.path={folder / 'a.npz'}"]
     if option == "openml":
         return ["data.name=tea", f"data.cache={files.openml(folder)}"]
     if option in ("images", "audio", "speech"):

@@ -1,11 +1,11 @@
 """`python scripts/gradcheck.py`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-import torch
 
-from backlight.backprop.activations import ACTIVATIONS, Activation
+from backlight.backprop.activations import ACTIVATIONS
 from tests.conftest import Call, TrainedRun
 
 
@@ -19,7 +19,8 @@ def test_fresh_and_trained_networks_agree(call: Call, train: Callable[..., Train
 
 
 def test_disagreement_is_an_exit_code(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Activation(torch.sigmoid, lambda z, a: a * (1 - a) + 1e-4)
+    right = ACTIVATIONS["sigmoid"]
+    wrong = replace(right, backward_=lambda *args: right.backward_(*args) * (1 + 1e-4))
     monkeypatch.setitem(ACTIVATIONS, "sigmoid", wrong)
     result = call("gradcheck", "data=moons")
     assert result.code == 1

@@ -24,7 +24,7 @@ def sgd(
     """Stochastic gradient descent with momentum (Polyak 1964) or Nesterov's variant (Sutskever 2013)."""
     if nesterov and momentum == 0:
         raise ValueError("nesterov=true: needs optimizer.momentum above 0")
-    return optim.SGD(parameters, lr, momentum, nesterov=nesterov, weight_decay=weight_decay, fused=True)
+    return optim.SGD(parameters, lr, momentum, nesterov=nesterov, weight_decay=weight_decay)
 
 
 def adam(
@@ -37,7 +37,7 @@ def adam(
     weight_decay: NonNegative = 0.0,
 ) -> optim.Optimizer:
     """Adam (Kingma & Ba 2015); `weight_decay` is an L2 penalty."""
-    return optim.Adam(parameters, lr, (beta1, beta2), eps, weight_decay, fused=True)
+    return optim.Adam(parameters, lr, (beta1, beta2), eps, weight_decay)
 
 
 def adamw(
@@ -50,7 +50,7 @@ def adamw(
     weight_decay: NonNegative = 0.01,
 ) -> optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    return optim.AdamW(parameters, lr, (beta1, beta2), eps, weight_decay, fused=True)
+    return optim.AdamW(parameters, lr, (beta1, beta2), eps, weight_decay)
 
 
 def rmsprop(

@@ -142,13 +142,14 @@ def data_state(
         class_shares: `[classes]` of the training rows.
     """
     every_x, every_y = parts["train"]
-    known = np.sort(row_keys(every_x, every_y))
-    is_next_same = known[1:] == known[:-1]
-    is_repeated = np.append(is_next_same, False) | np.append(False, is_next_same)
     x = every_x if isinstance(every_x, Tensor | SparseRows) else every_x[:ROWS_AT_ONCE]
     y = every_y[: len(x)]
+    some_x, some_y = x[:ROWS_AT_ONCE], y[:ROWS_AT_ONCE]
     # Rows with a continuous feature do not come twice by chance.
-    is_continuous = most_distinct(x[:ROWS_AT_ONCE]) > min(len(known) - is_next_same.sum(), ROWS_AT_ONCE) / 2
+    is_continuous = most_distinct(some_x) > len(np.unique(row_keys(some_x, some_y))) / 2
+    known = np.empty(0, dtype=np.int64)
+    if len(parts) > 1 or not is_continuous:  # reading all of a file takes a while
+        known = np.sort(row_keys(every_x, every_y))
     repeated = {}
     for name, part in parts.items():
         if name != "train":
@@ -161,13 +162,19 @@ def data_state(
         feature_names,
         means,
         deviations,
-        0.0 if is_continuous else float(is_repeated.mean()),
+        0.0 if is_continuous else _share_of_repeated(known),
         repeated,
         neighbourhoods(x, y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0].long())
         if isinstance(x, Tensor)
         else None,
         {name: len(part[0]) for name, part in parts.items()},
     )
+
+
+def _share_of_repeated(known: NDArray[np.int64]) -> float:
+    """Of sorted numbers, those that come more than once."""
+    is_next_same = known[1:] == known[:-1]
+    return float((np.append(is_next_same, False) | np.append(False, is_next_same)).mean())
 
 
 def most_distinct(x: Rows) -> int:
