@@ -46,7 +46,7 @@ SICK = {
     "underfitting": ["data=circles", "model.hidden=[2]", "optimizer=adam", "optimizer.lr=0.05", "trainer.max_epochs=60"],
     "label_noise": ["data=moons", "data.label_noise=0.3", "model.hidden=[10]", "optimizer=adam", "trainer.max_epochs=20"],
     "batch_too_small": [
-        "data=moons", "data.n_samples=400", "data.batch_size=1", "data.noise=0.5", "optimizer.lr=0.5", "model.hidden=[8]",
+        "data=moons", "data.n_samples=400", "data.batch_size=1", "data.noise=0.5", "optimizer.lr=0.3", "model.hidden=[8]",
         "trainer.max_epochs=12",
     ],
     "learning_rate_too_low": ["experiment=reference", "trainer.max_epochs=100"],
@@ -63,7 +63,7 @@ SICK = {
     ],
     "unscaled_features": ["data=wine", "data.standardize=false", "trainer.max_epochs=30"],
     "diverging": ["data=moons", "optimizer.lr=1000", "trainer.max_epochs=20"],
-    "oscillating": ["data=moons", "optimizer=rmsprop", "optimizer.lr=3", "trainer.max_epochs=40"],
+    "oscillating": ["data=moons", "optimizer=rmsprop", "optimizer.lr=1", "trainer.max_epochs=40"],
     "plateau": ["data=xor", "optimizer.lr=0.01", "optimizer.momentum=0", "trainer.max_epochs=30"],
     "class_imbalance": ["data=blobs", "data.imbalance=0.04", "data.cluster_std=4", "trainer.max_epochs=20"],
     "overfitting": [
