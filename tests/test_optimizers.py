@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from backlight.flat import FlatOptimizer
 from backlight.optimizers import OPTIMIZERS, SCHEDULES
 
 
@@ -78,3 +79,55 @@ def test_refuses() -> None:
         OPTIMIZERS["sgd"](parameters, lr=0.1, nesterov=True)
     with pytest.raises(ValueError, match=r"^warmup_epochs="):
         SCHEDULES["cosine"](SGD(parameters, lr=1.0), 5, warmup_epochs=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sgd", {}),
+        ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+        ("adam", {}),
+        ("adamw", {}),
+        ("rmsprop", {"momentum": 0.5}),
+    ],
+)
+def test_all_parameters_at_once_make_the_same_steps(name: str, options: dict[str, float]) -> None:
+    """Against torch.optim on each, over rates that change and a run that goes on from a checkpoint."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(7, 10), (7,), (1, 7), (1,)]
+    started = [torch.randn(shape, generator=generator) for shape in shapes]
+
+    def optimizer() -> tuple[list[nn.Parameter], Optimizer]:
+        parameters = [nn.Parameter(tensor.clone()) for tensor in started]
+        return parameters, OPTIMIZERS[name](parameters, lr=0.1, **options)
+
+    parameters, expected = optimizer()
+    others, given = optimizer()
+    flat = FlatOptimizer(given)
+    for chunk in range(6):
+        if chunk == 3:
+            state, values = given.state_dict(), [parameter.detach().clone() for parameter in others]
+            others, given = optimizer()
+            flat = FlatOptimizer(given)
+            given.load_state_dict(state)
+            for other, value in zip(others, values, strict=True):
+                other.data.copy_(value)
+        expected.param_groups[0]["lr"] = given.param_groups[0]["lr"] = 0.1 / (1 + chunk)
+        with torch.no_grad(), flat:
+            for step in range(5):
+                gradients = [torch.randn(shape, generator=generator) for shape in shapes]
+                for mine, theirs, gradient in zip(parameters, others, gradients, strict=True):
+                    mine.grad = theirs.grad = gradient
+                if step % 2:
+                    for theirs, memory in zip(others, flat.gradients, strict=True):
+                        theirs.grad = memory.copy_(theirs.grad)
+                expected.step()
+                flat.step()
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(parameters, others, strict=True))
+    torch.testing.assert_close(given.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+def test_other_optimizers_keep_their_parameters() -> None:
+    sparse = nn.Parameter(torch.zeros(3, 4).mT)
+    assert not FlatOptimizer.takes(SGD([sparse]))
+    assert not FlatOptimizer.takes(torch.optim.LBFGS([nn.Parameter(torch.zeros(3))]))

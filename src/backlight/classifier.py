@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from inspect import unwrap
 from typing import Any, Literal
 
 import torch
@@ -21,6 +20,7 @@ from backlight.chunk import steps_at_once
 from backlight.data.batches import Batch, Steps
 from backlight.data.module import ClassificationData
 from backlight.errors import BacklightError
+from backlight.flat import FlatOptimizer
 from backlight.loss import BinaryCrossEntropy
 from backlight.metrics import EpochMetrics, cheap_metrics, every_metric
 from backlight.model import SigmoidMLP
@@ -103,6 +103,7 @@ class Classifier(LightningModule):
         self._makes_chunks = self._is_distributed = False
         self._searches = isinstance(optimizer, LBFGS)
         self._propagation: Backpropagation
+        self._flat: FlatOptimizer | None = None
         self.train_metrics = EpochMetrics(self.loss, cheap_metrics(num_outputs))
         self.val_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
         self.test_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
@@ -124,10 +125,12 @@ class Classifier(LightningModule):
         if isinstance(data, ClassificationData) and (by_equations or not self._is_distributed):
             data.steps_at_once = steps_at_once(self.trainer, self, data.rows_per_step)
             self._makes_chunks = data.steps_at_once > 1
+        if by_equations and self._makes_chunks and FlatOptimizer.takes(self.optimizer):
+            self._flat = FlatOptimizer(self.optimizer)  # before anybody takes a view of the parameters
 
     def on_train_start(self) -> None:
         if isinstance(self.model, SigmoidMLP):
-            self._propagation = Backpropagation(self.model)
+            self._propagation = Backpropagation(self.model, self._flat.gradients if self._flat else None)
 
     def training_step(self, batch: Steps | Batch, batch_idx: int) -> None:
         """Make a step with each batch given, one after the other."""
@@ -136,12 +139,15 @@ class Classifier(LightningModule):
         update = self._update()
         logits: list[Tensor] = []
         losses: dict[int, Tensor] = {}
-        for step, (x, y, batch_size) in enumerate(steps, start=self.global_step):
-            is_logged = step % every == 0
-            found, loss = self._step(update, step, x, y, batch_size, with_loss=is_logged or self._searches)
-            logits.append(found)
-            if is_logged and loss is not None:
-                losses[step] = loss
+        with torch.set_grad_enabled(self.backward_by == "autograd"), self._flat or nullcontext():
+            for step, (x, y, batch_size) in enumerate(steps, start=self.global_step):
+                is_logged = step % every == 0
+                found, loss = self._step(
+                    update, step, x, y, batch_size, with_loss=is_logged or self._searches
+                )
+                logits.append(found)
+                if is_logged and loss is not None:
+                    losses[step] = loss
         self.train_metrics.update(torch.cat(logits), steps.y)
         self._log_step_losses(losses)
         # Lightning counts calls and takes them for steps.
@@ -231,10 +237,9 @@ class Classifier(LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         if not self._makes_chunks:
             return optimizer.step
-        # Lightning's wrapper, and PyTorch's own for profilers, each cost as much as a step of a small network.
-        # What they count is counted here.
+        # Lightning's wrapper costs as much as a step of a small network. What it counts is counted here.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        make_step = unwrap(type(self.optimizer).step)
+        make_step = self._flat.step if self._flat else self.optimizer.step
         self.optimizer._opt_called = True  # type: ignore[attr-defined]  # the schedule asks for it
 
         def update(differentiate: Callable[[], Any]) -> None:
@@ -243,8 +248,7 @@ class Classifier(LightningModule):
                 self.optimizer.step(differentiate)
             else:
                 differentiate()
-                with torch.no_grad():
-                    make_step(self.optimizer)
+                make_step()
             progress.increment_completed()
 
         return update

@@ -64,15 +64,21 @@ class Backpropagation:
 
     Args:
         model: the network.
+        gradients: memory for the gradient of each parameter, for passes that nobody keeps.
     """
 
-    def __init__(self, model: SigmoidMLP) -> None:
+    def __init__(self, model: SigmoidMLP, gradients: Sequence[Tensor] | None = None) -> None:
         self._parameters = [(layer.weight, layer.bias) for layer in model.linear_layers]
         self._weights = [weight.detach()[None] for weight, _ in self._parameters]
         self._biases = [bias.detach()[None, None] for _, bias in self._parameters]
         self._activation = model.activation
-        self._spare: dict[int, tuple[BackwardPass, list[tuple[Tensor, Tensor]]]] = {}
-        """The last pass that nobody keeps, by its rows, and its gradients in the shapes of the parameters."""
+        memory = gradients or [torch.empty_like(parameter) for pair in self._parameters for parameter in pair]
+        self._gradients = list(zip(memory[::2], memory[1::2], strict=True))
+        self._stacked = [
+            (weight.detach()[None], bias.detach()[None, None]) for weight, bias in self._gradients
+        ]
+        self._spare: dict[int, BackwardPass] = {}
+        """The last pass that nobody keeps, by its rows."""
 
     def backward_pass(
         self,
@@ -81,7 +87,6 @@ class Backpropagation:
         positive_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         batch_size: float | None = None,
-        spare: BackwardPass | None = None,
     ) -> BackwardPass:
         """Differentiate the mean BCE of this batch; the model and its `.grad` stay as they are.
 
@@ -91,15 +96,8 @@ class Backpropagation:
             positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
             sample_weight: `[batch, 1]`, see there.
             batch_size: rows of the whole batch where this is only one process's share of it.
-            spare: of a batch with as many rows, whose memory may be written to.
         """
-        forward, deltas, gradients = (
-            (None, None, None) if spare is None else (spare.forward, spare.deltas, spare.gradients)
-        )
-        passed = equations.forward(x.detach()[None], self._weights, self._biases, self._activation, forward)
-        error = equations.output_delta(passed.logits, y[None], positive_weight, sample_weight, batch_size)
-        deltas = equations.deltas(passed, self._weights, error, self._activation, deltas)
-        return BackwardPass(passed, deltas, equations.gradients(passed, deltas, gradients))
+        return self._pass(x, y, positive_weight, sample_weight, batch_size)
 
     def backpropagate(
         self,
@@ -116,18 +114,39 @@ class Backpropagation:
         Without `is_kept` only the logits of the result are good beyond the next call: fresh memory for each step
         costs more than what is computed in it.
         """
-        spare, gradients = (None, None) if is_kept else self._spare.get(len(y), (None, None))
-        result = self.backward_pass(x, y, positive_weight, sample_weight, batch_size, spare)
-        gradients = gradients or [
-            # Optimizers want the memory of a gradient to run as that of its parameter does.
-            (_laid_out_like(weight, of_weight[0]), of_bias[0, 0])
-            for (weight, _), (of_weight, of_bias) in zip(self._parameters, result.gradients, strict=True)
-        ]
-        if not is_kept and isinstance(x, Tensor) and spare is None:
-            self._spare = {len(y): (result, gradients)}
+        if is_kept or not isinstance(x, Tensor):
+            result = self._pass(x, y, positive_weight, sample_weight, batch_size)
+            gradients = [
+                # Optimizers want the memory of a gradient to run as that of its parameter does.
+                (_laid_out_like(weight, of_weight[0]), of_bias[0, 0])
+                for (weight, _), (of_weight, of_bias) in zip(self._parameters, result.gradients, strict=True)
+            ]
+        else:
+            spare = self._spare.get(len(y))
+            result = self._pass(x, y, positive_weight, sample_weight, batch_size, spare, self._stacked)
+            gradients = self._gradients
+            if spare is None:
+                self._spare = {len(y): result}
         for (weight, bias), (of_weight, of_bias) in zip(self._parameters, gradients, strict=True):
             weight.grad, bias.grad = of_weight, of_bias
         return result
+
+    def _pass(
+        self,
+        x: Rows,
+        y: Tensor,
+        positive_weight: Tensor | None,
+        sample_weight: Tensor | None,
+        batch_size: float | None,
+        spare: BackwardPass | None = None,
+        memory: Sequence[tuple[Tensor, Tensor]] | None = None,
+    ) -> BackwardPass:
+        """Write to the memory of `spare`, a pass over as many rows, and the gradients to `memory`."""
+        forward, deltas = (None, None) if spare is None else (spare.forward, spare.deltas)
+        passed = equations.forward(x.detach()[None], self._weights, self._biases, self._activation, forward)
+        error = equations.output_delta(passed.logits, y[None], positive_weight, sample_weight, batch_size)
+        deltas = equations.deltas(passed, self._weights, error, self._activation, deltas)
+        return BackwardPass(passed, deltas, equations.gradients(passed, deltas, memory))
 
 
 def _laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ class Checkpoints(Checkpoint):
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         is_due = time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES
         if not is_due:  # until it is written, training goes on changing the tensors
-            checkpoint = deepcopy(checkpoint)
+            data = checkpoint["ClassificationData"]  # perhaps a long vocabulary, which does not change
+            checkpoint = deepcopy(checkpoint, {id(data): data})
         if is_best:
             self._unwritten["best"] = checkpoint
         self._unwritten["last"] = checkpoint
@@ -64,9 +65,13 @@ class Checkpoints(Checkpoint):
 
     def _write(self, trainer: Trainer) -> None:
         # The last one last: it knows of the best, which must be there if the process dies in between.
-        for name in ("best", "last"):
-            if name in self._unwritten:
-                trainer.strategy.save_checkpoint(self._unwritten[name], self.folder.checkpoint(name))
+        best, last = (self._unwritten.get(name) for name in ("best", "last"))
+        if best is not None:
+            trainer.strategy.save_checkpoint(best, self.folder.checkpoint("best"))
+        if last is not None and last is not best:
+            trainer.strategy.save_checkpoint(last, self.folder.checkpoint("last"))
+        elif last is not None and trainer.is_global_zero:
+            write_whole(self.folder.checkpoint("last"), self.folder.checkpoint("best").read_bytes())
         self._unwritten = {}
         self._written = time.monotonic()
 

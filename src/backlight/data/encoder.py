@@ -1,7 +1,7 @@
 """From raw columns to float32 features, with everything that was fitted kept as plain data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,7 +114,8 @@ class FeatureEncoder:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
-        return asdict(self)
+        columns = [dict(vars(column)) for column in self.columns]
+        return {"columns": columns, "mean": self.mean, "scale": self.scale}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "FeatureEncoder":

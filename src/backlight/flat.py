@@ -1,0 +1,92 @@
+"""All parameters as one vector, so that an optimizer makes its step in few operations."""
+
+from collections import defaultdict
+from copy import copy
+from inspect import unwrap
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+
+
+class FlatOptimizer:
+    """Makes the steps of an optimizer on all its parameters at once: the same numbers, bit for bit.
+
+    The parameters become views of one vector. A step of a small network is bound by the number of operations, and
+    each of these rules does the same to every number.
+
+    Args:
+        optimizer: one that it `takes`.
+
+    As a context it takes over what has changed in the optimizer, and gives back its state at the end.
+    """
+
+    RULES = (SGD, Adam, AdamW, RMSprop)
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._parameters: list[nn.Parameter] = optimizer.param_groups[0]["params"]
+        self._vector = torch.cat([parameter.detach().flatten() for parameter in self._parameters])
+        self._vector.grad = torch.empty_like(self._vector)
+        self.gradients = self._views(self._vector.grad)
+        """Memory for the gradient of each parameter; one that lies elsewhere is copied there in each step."""
+        for parameter, view in zip(self._parameters, self._views(self._vector), strict=True):
+            parameter.data = view
+        self._flat: Optimizer | None = None
+        self._make_step = unwrap(type(optimizer).step)
+
+    @classmethod
+    def takes(cls, optimizer: Optimizer) -> bool:
+        """Whether it is one of these rules, over dense tensors of one kind that run in memory as usual."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        return (
+            type(optimizer) in cls.RULES
+            and len(optimizer.param_groups) == 1
+            and all(parameter.is_contiguous() for parameter in parameters)
+            and len({(parameter.dtype, parameter.device) for parameter in parameters}) == 1
+        )
+
+    def step(self) -> None:
+        """As `optimizer.step()`, without its wrapper for PyTorch's profiler, which costs as much again.
+
+        Autograd must be off.
+        """
+        for parameter, memory in zip(self._parameters, self.gradients, strict=True):
+            if parameter.grad is not memory and parameter.grad is not None:
+                memory.copy_(parameter.grad)
+        self._make_step(self._flat)
+
+    def __enter__(self) -> None:
+        if self._flat is None:
+            self._flat = copy(self._optimizer)
+            self._flat.state = defaultdict(
+                dict, {self._vector: self._joined()} if self._optimizer.state else {}
+            )
+        self._flat.param_groups = [{**self._optimizer.param_groups[0], "params": [self._vector]}]
+
+    def __exit__(self, *_: object) -> None:
+        assert self._flat is not None
+        state = self._flat.state[self._vector]
+        views = {name: self._views(value) for name, value in state.items() if self._is_of_vector(value)}
+        for number, parameter in enumerate(self._parameters if state else []):
+            self._optimizer.state[parameter] = {
+                name: views[name][number] if name in views else value for name, value in state.items()
+            }
+
+    def _views(self, vector: Tensor) -> list[Tensor]:
+        parts = vector.split([parameter.numel() for parameter in self._parameters])
+        return [part.view(parameter.shape) for part, parameter in zip(parts, self._parameters, strict=True)]
+
+    def _joined(self) -> dict[str, Any]:
+        """The state of all parameters as that of the vector; a count of steps is the same for all."""
+        states = [self._optimizer.state[parameter] for parameter in self._parameters]
+        return {
+            name: torch.cat([state[name].flatten() for state in states])
+            if isinstance(value, Tensor) and value.shape == self._parameters[0].shape
+            else value
+            for name, value in states[0].items()
+        }
+
+    def _is_of_vector(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.shape == self._vector.shape
