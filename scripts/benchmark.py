@@ -23,7 +23,7 @@ from pathlib import Path
 from growth import DIMENSIONS, TINY, USUAL, Point, growing, plot, point, slope
 from hydra import initialize_config_dir
 from planted import Case, examined, healthy, planted, write_tables
-from quality import Score, is_there, trained, tuned, uses
+from quality import Score, fitted, is_there, trained, tuned, uses
 from report_file import Report
 from rich import get_console
 from rich.table import Table
@@ -378,7 +378,7 @@ def searched(options: list[str]) -> tuple[int, float]:
 def quality(repeats: int) -> None:
     """The experiments on real data beside their peers, on the same rows: means over so many seeds.
 
-    A peer's settings are chosen by the validation rows, as ours were. The data is brought by `get_data.py all`.
+    A peer's settings are chosen by the validation rows of seed 0, as ours were. The data is brought by `get_data.py all`.
     """
     names = (
         "use",
@@ -396,11 +396,15 @@ def quality(repeats: int) -> None:
         if not is_there(use):
             raise SystemExit(f"{name}: its data is absent; python scripts/get_data.py all")
         mine, peers = [], {peer: [] for peer in use.peers}  # type: tuple[list[Score], dict[str, list[Score]]]
+        chosen: dict[str, str] = {}
         for seed in range(repeats):
             score, data = trained(use, seed)
             mine.append(score)
             for peer, trials in use.peers.items():
-                peers[peer].append(tuned(trials, data, use.metric, seed))
+                if seed == 0:
+                    chosen[peer] = tuned(trials, data, use.metric)
+                    report.note(f"{name}: {peer}, the best of {len(trials)}: {chosen[peer]}")
+                peers[peer].append(fitted(trials[chosen[peer]], data, use.metric, seed))
         value = statistics.mean(score.value for score in mine)
         best = max((statistics.mean(s.value for s in scores) for scores in peers.values()), default=0.0)
         asked = max(use.least, best + use.margin)
