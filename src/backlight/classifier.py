@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -24,9 +23,9 @@ from backlight.flat import FlatOptimizer
 from backlight.loss import BinaryCrossEntropy
 from backlight.metrics import EpochMetrics, cheap_metrics, every_metric
 from backlight.model import SigmoidMLP
+from backlight.threads import threads_for
 
 Backward = Literal["equations", "autograd"]
-Observe = Callable[[BackwardPass], None]
 Update = Callable[[Callable[[], Any]], Any]
 
 
@@ -49,8 +48,12 @@ class StepObserver:
         """Whether to look at this step, the first being 0."""
         raise NotImplementedError
 
+    def place(self, rows: int) -> BackwardPass | None:
+        """Where the pass over so many rows is to be written, or nearly all of it, so that it need not be copied."""
+        return None
+
     def on_backward(self, step: int, passed: BackwardPass) -> None:
-        """Called with what back-propagation computed from the rows of this process."""
+        """Called with what back-propagation computed from the rows of this process; it is good until this returns."""
 
     def on_gradients(self, step: int) -> None:
         """Called when every `.grad` is that of all processes together, and not yet clipped."""
@@ -104,6 +107,7 @@ class Classifier(LightningModule):
         self._searches = isinstance(optimizer, LBFGS)
         self._propagation: Backpropagation
         self._flat: FlatOptimizer | None = None
+        self._largest = max(parameter.numel() for parameter in model.parameters())
         self.train_metrics = EpochMetrics(self.loss, cheap_metrics(num_outputs))
         self.val_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
         self.test_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
@@ -139,7 +143,11 @@ class Classifier(LightningModule):
         update = self._update()
         logits: list[Tensor] = []
         losses: dict[int, Tensor] = {}
-        with torch.set_grad_enabled(self.backward_by == "autograd"), self._flat or nullcontext():
+        with (
+            torch.set_grad_enabled(self.backward_by == "autograd"),
+            self._flat or nullcontext(),
+            threads_for(max(steps.rows) * self._largest),
+        ):
             for step, (x, y, batch_size) in enumerate(steps, start=self.global_step):
                 is_logged = step % every == 0
                 found, loss = self._step(
@@ -218,8 +226,8 @@ class Classifier(LightningModule):
 
         def differentiate() -> Tensor | None:
             observers = [] if results else due  # L-BFGS calls it again, at other weights
-            passes = [partial(o.on_backward, step) for o in observers if o.sees_backward_pass]
-            results.append(backpropagate(x, y, batch_size, passes, with_loss=with_loss))
+            watching = [observer for observer in observers if observer.sees_backward_pass]
+            results.append(backpropagate(x, y, batch_size, step, watching, with_loss=with_loss))
             for observer in observers:
                 observer.on_gradients(step)
             if self.gradient_clip_val is not None:
@@ -254,23 +262,39 @@ class Classifier(LightningModule):
         return update
 
     def _by_equations(
-        self, x: Rows, y: Tensor, batch_size: float, observe: Sequence[Observe], *, with_loss: bool
+        self,
+        x: Rows,
+        y: Tensor,
+        batch_size: float,
+        step: int,
+        watching: Sequence[StepObserver],
+        *,
+        with_loss: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Fill `.grad`; returns the logits and, if asked for, the loss."""
+        places = (observer.place(len(y)) for observer in watching)
+        place = next((place for place in places if place is not None), None)
         passed = self._propagation.backpropagate(
-            x, self.loss.targets(y), self.loss.positive_weight, batch_size=batch_size, is_kept=bool(observe)
+            x, self.loss.targets(y), self.loss.positive_weight, batch_size=batch_size, place=place
         )
-        for see in observe:
-            see(passed)
+        for observer in watching:
+            observer.on_backward(step, passed)
         if self._is_distributed:
             self._average_gradients()
         return passed.logits, self.loss(passed.logits, y, batch_size) if with_loss else None
 
     def _by_autograd(
-        self, x: Rows, y: Tensor, batch_size: float, observe: Sequence[Observe], *, with_loss: bool
+        self,
+        x: Rows,
+        y: Tensor,
+        batch_size: float,
+        step: int,
+        watching: Sequence[StepObserver],
+        *,
+        with_loss: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """The same by PyTorch, which needs the loss in any case."""
-        with AutogradRecorder(self.model) if observe else nullcontext() as recorder:
+        with AutogradRecorder(self.model) if watching else nullcontext() as recorder:
             logits = self(x)
         if recorder is not None:
             recorder.retain(logits)
@@ -278,8 +302,8 @@ class Classifier(LightningModule):
         self.optimizer.zero_grad()
         self.manual_backward(loss)
         if recorder is not None:
-            for see in observe:
-                see(recorder.retained())
+            for observer in watching:
+                observer.on_backward(step, recorder.retained())
         return logits.detach(), loss.detach()
 
     def _log_step_losses(self, losses: Mapping[int, Tensor]) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from backlight.backprop import equations
 from backlight.backprop.activations import ACTIVATIONS, ActivationName
-from backlight.backprop.step import Backpropagation
+from backlight.backprop.step import Backpropagation, PassMemory
 from backlight.model import SigmoidMLP
 
 
@@ -85,15 +85,21 @@ def test_deltas_are_derivatives_by_pre_activations(network: tuple[SigmoidMLP, Te
 def test_memory_used_again_changes_no_bit(network: tuple[SigmoidMLP, Tensor, Tensor]) -> None:
     model, x, y = network
     fresh, again = Backpropagation(model), Backpropagation(model)
-    for rows in (x, x.flip(0) * 2, x[:1], x):
-        expected = fresh.backpropagate(rows, y[: len(rows)])
-        gradients = [parameter.grad for parameter in model.parameters()]
-        found = again.backpropagate(rows, y[: len(rows)], is_kept=False)
-        for mine, its in zip(found.deltas, expected.deltas, strict=True):
+    memory = PassMemory(fresh.backward_pass(x, y), room=2)
+    for number, rows in enumerate((x, x.flip(0) * 2, x[:1], x)):
+        expected = fresh.backward_pass(rows, y[: len(rows)])
+        place = memory.place(number // 2) if len(rows) == len(x) else None
+        found = again.backpropagate(rows, y[: len(rows)], place=place)
+        for mine, its in zip(found.tensors, expected.tensors, strict=True):
             assert torch.equal(mine, its)
-        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-            assert parameter.grad is not gradient
-            assert torch.equal(parameter.grad, gradient)
+        of_both = [tensor[0] for pair in expected.gradients for tensor in pair]
+        for parameter, gradient in zip(model.parameters(), of_both, strict=True):
+            assert torch.equal(parameter.grad, gradient.view(parameter.shape))
+        if place is not None:
+            memory.keep(number // 2, found)
+            again.backpropagate(rows + 1, y[: len(rows)])
+            for mine, its in zip(place.tensors, expected.tensors, strict=True):
+                assert torch.equal(mine, its)
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))

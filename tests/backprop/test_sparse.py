@@ -11,7 +11,7 @@ from backlight.backprop.activations import ACTIVATIONS
 from backlight.backprop.contributions import contributions
 from backlight.backprop.gradcheck import gradcheck
 from backlight.backprop.sparse import SparseRows, affine, concatenate, outer, squared_norms
-from backlight.backprop.step import Backpropagation, join
+from backlight.backprop.step import Backpropagation
 from backlight.backprop.trace import trace
 from backlight.diagnosis.measure import location_and_spread, most_distinct, row_keys
 from backlight.model import SigmoidMLP
@@ -107,20 +107,6 @@ def test_gradcheck_of_sparse_rows() -> None:
     model.gather_inputs()
     dense = torch.eye(8)[torch.arange(20) % 8] + torch.eye(8)[torch.arange(20) % 3]
     assert all(row.holds for row in gradcheck(model, sparse(dense), (torch.arange(20) % 2)[:, None].float()))
-
-
-def test_passes_are_joined() -> None:
-    model = SigmoidMLP(6, [3])
-    propagation = Backpropagation(model)
-    batches = [torch.eye(6)[[0, 2]], torch.eye(6)[[5, 1]]]
-    passed = join([propagation.backward_pass(sparse(x), torch.ones(2, 1)) for x in batches])
-    expected = join([propagation.backward_pass(x, torch.ones(2, 1)) for x in batches])
-    assert passed.forward.x.shape == (2, 2, 6)
-    for (weight, bias), (weight_of_dense, bias_of_dense) in zip(
-        passed.gradients, expected.gradients, strict=True
-    ):
-        torch.testing.assert_close(weight, weight_of_dense)
-        torch.testing.assert_close(bias, bias_of_dense)
 
 
 @settings(deadline=None)

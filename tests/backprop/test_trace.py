@@ -13,7 +13,7 @@ from backlight.backprop import equations
 from backlight.backprop.activations import ACTIVATIONS, ActivationName
 from backlight.backprop.contributions import contributions
 from backlight.backprop.gradcheck import gradcheck
-from backlight.backprop.step import Backpropagation, join
+from backlight.backprop.step import Backpropagation, PassMemory
 from backlight.backprop.trace import LayerTrace, layers_of, trace
 from backlight.model import SigmoidMLP
 from tests.backprop.test_equations import networks
@@ -159,7 +159,11 @@ def test_joined_passes_have_the_contributions_of_each(activation: ActivationName
     models = [SigmoidMLP(2, [3, 4], activation=activation, seed=seed) for seed in range(3)]
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     y = (x[:, :1] > 0).float()
-    joined = join([Backpropagation(model).backward_pass(x, y) for model in models])
+    passes = [Backpropagation(model).backward_pass(x, y) for model in models]
+    memory = PassMemory(passes[0], room=4)
+    for number, passed in enumerate(passes):
+        memory.keep(number, passed)
+    joined = memory.first(3)
     weights = [
         torch.stack([layer.weight.detach() for layer in same])
         for same in zip(*(model.linear_layers for model in models), strict=True)

@@ -1,14 +1,15 @@
 """One forward and backward pass of a `SigmoidMLP` by the equations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from backlight.backprop import equations
 from backlight.backprop.equations import ForwardPass
-from backlight.backprop.sparse import Rows, concatenate
+from backlight.backprop.sparse import Rows
 from backlight.model import SigmoidMLP
 
 
@@ -32,28 +33,63 @@ class BackwardPass:
         """`[batch, outputs]`"""
         return self.forward.logits[0]
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them; the rows must not be sparse."""
+        forward = self.forward
+        assert isinstance(forward.x, Tensor)
+        gradients = [tensor for pair in self.gradients for tensor in pair]
+        computed = [*forward.activations, *forward.pre_activations, *self.deltas, *gradients]
+        return [forward.x, *computed, *(self.slopes or [])]
 
-def join(passes: Sequence[BackwardPass]) -> BackwardPass:
-    """Passes over batches of one size as one, one after the other along the leading axis."""
-    if len(passes) == 1:
-        return passes[0]
-    return BackwardPass(
-        ForwardPass(
-            concatenate([passed.forward.x for passed in passes]),
-            _join([passed.forward.activations for passed in passes]),
-            _join([passed.forward.pre_activations for passed in passes]),
-        ),
-        _join([passed.deltas for passed in passes]),
-        [
-            (torch.cat([weight for weight, _ in same]), torch.cat([bias for _, bias in same]))
-            for same in zip(*(passed.gradients for passed in passes), strict=True)
-        ],
-        None if passes[0].slopes is None else _join([passed.slopes or [] for passed in passes]),
-    )
+    def map(self, change: Callable[[Tensor], Tensor]) -> "BackwardPass":
+        """The same with each tensor changed; the rows must not be sparse."""
+        forward = self.forward
+        assert isinstance(forward.x, Tensor)
+        return BackwardPass(
+            ForwardPass(
+                change(forward.x),
+                list(map(change, forward.activations)),
+                list(map(change, forward.pre_activations)),
+            ),
+            list(map(change, self.deltas)),
+            [(change(weight), change(bias)) for weight, bias in self.gradients],
+            None if self.slopes is None else list(map(change, self.slopes)),
+        )
 
 
-def _join(lists: Sequence[list[Tensor]]) -> list[Tensor]:
-    return [torch.cat(same) for same in zip(*lists, strict=True)]
+class PassMemory:
+    """Room for passes over batches of one size, one after the other along the leading axis.
+
+    Args:
+        example: such a pass, over rows that are not sparse.
+        room: how many there is room for.
+    """
+
+    def __init__(self, example: BackwardPass, room: int) -> None:
+        self._all = example.map(lambda tensor: tensor.new_empty(room, *tensor.shape[1:]))
+        self._places: list[tuple[BackwardPass, list[Tensor]]] = []
+
+    def place(self, number: int) -> BackwardPass:
+        """Of the pass of this number, to be written to."""
+        return self._place(number)[0]
+
+    def keep(self, number: int, passed: BackwardPass) -> None:
+        """Copy to its place what has not been written there."""
+        for mine, theirs in zip(self._place(number)[1], passed.tensors, strict=True):
+            if mine is not theirs:
+                mine.copy_(theirs)
+
+    def first(self, count: int) -> BackwardPass:
+        """So many as one."""
+        return self._all.map(lambda tensor: tensor[:count])
+
+    def _place(self, number: int) -> tuple[BackwardPass, list[Tensor]]:
+        while len(self._places) <= number:
+            only = slice(len(self._places), len(self._places) + 1)
+            place = self._all.map(itemgetter(only))
+            self._places.append((place, place.tensors))
+        return self._places[number]
 
 
 class Backpropagation:
@@ -74,9 +110,7 @@ class Backpropagation:
         self._activation = model.activation
         memory = gradients or [torch.empty_like(parameter) for pair in self._parameters for parameter in pair]
         self._gradients = list(zip(memory[::2], memory[1::2], strict=True))
-        self._stacked = [
-            (weight.detach()[None], bias.detach()[None, None]) for weight, bias in self._gradients
-        ]
+        self._stacked = [(weight[None], bias[None, None]) for weight, bias in self._gradients]
         self._spare: dict[int, BackwardPass] = {}
         """The last pass that nobody keeps, by its rows."""
 
@@ -106,28 +140,27 @@ class Backpropagation:
         positive_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         batch_size: float | None = None,
-        *,
-        is_kept: bool = True,
+        place: BackwardPass | None = None,
     ) -> BackwardPass:
         """`backward_pass`, and set `.grad` of every parameter to its gradient.
 
-        Without `is_kept` only the logits of the result are good beyond the next call: fresh memory for each step
-        costs more than what is computed in it.
+        Only the logits of the result are good beyond the next call, since fresh memory for each step costs more than
+        what is computed in it; unless a place is given, of a batch with as many rows, to which most is written.
         """
-        if is_kept or not isinstance(x, Tensor):
+        if not isinstance(x, Tensor):
             result = self._pass(x, y, positive_weight, sample_weight, batch_size)
-            gradients = [
-                # Optimizers want the memory of a gradient to run as that of its parameter does.
-                (_laid_out_like(weight, of_weight[0]), of_bias[0, 0])
-                for (weight, _), (of_weight, of_bias) in zip(self._parameters, result.gradients, strict=True)
-            ]
-        else:
+            for (weight, bias), (of_weight, of_bias) in zip(self._parameters, result.gradients, strict=True):
+                weight.grad, bias.grad = _laid_out_like(weight, of_weight[0]), of_bias[0, 0]
+            return result
+        if place is None:
             spare = self._spare.get(len(y))
             result = self._pass(x, y, positive_weight, sample_weight, batch_size, spare, self._stacked)
-            gradients = self._gradients
-            if spare is None:
-                self._spare = {len(y): result}
-        for (weight, bias), (of_weight, of_bias) in zip(self._parameters, gradients, strict=True):
+            self._spare = {len(y): result}
+        else:
+            result = self._pass(x, y, positive_weight, sample_weight, batch_size, place, place.gradients)
+            for own, kept in zip(self._stacked, place.gradients, strict=True):
+                torch._foreach_copy_(own, kept)
+        for (weight, bias), (of_weight, of_bias) in zip(self._parameters, self._gradients, strict=True):
             weight.grad, bias.grad = of_weight, of_bias
         return result
 

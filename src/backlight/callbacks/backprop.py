@@ -3,7 +3,7 @@
 import io
 import math
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any, Literal
 
@@ -15,8 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from backlight.backprop.activations import Activation
 from backlight.backprop.contributions import LayerContributions, contributions
-from backlight.backprop.equations import ForwardPass
-from backlight.backprop.step import BackwardPass, join
+from backlight.backprop.step import BackwardPass, PassMemory
 from backlight.backprop.trace import LayerTrace, layers_of
 from backlight.callbacks.backprop_plots import Moment, heat_map, network
 from backlight.callbacks.history import History
@@ -32,6 +31,9 @@ Cadence = Literal["log_spaced", "every_n_steps", "epoch"]
 LOG_SPACED = frozenset(math.ceil(10 ** (index / 12)) - 1 for index in range(12 * 12))
 """Steps of which each power of ten has about twelve."""
 WAITING_ENTRIES = 2**16  # numbers in records that are worked up together: small ones cost mostly overhead
+LARGE_TOGETHER = (
+    64  # records whose figures are written together: to wake the writing thread takes as long as a figure
+)
 SECONDS_BETWEEN_DRAWINGS = 60
 COLUMNS, HEAT_MAP_ROWS = 256, 256
 MOMENTS, DRAWN_NEURONS = 16, 12
@@ -73,7 +75,10 @@ class BackpropMonitor(StepObserver, Callback):
         self._steps_per_epoch = self._steps = self._weight_entries = 0
         self._weights: list[Tensor] = []
         self._before: list[Tensor] = []
-        self._waiting: list[_Record] = []
+        self._waiting: dict[int, _Waiting] = {}
+        """By the rows of their batches; those of one size at a time."""
+        self._large: list[tuple[int, Tensor]] = []
+        """Steps of large records, and their figures `[layers, FIGURES, 1]`, that are not yet written."""
         self._records = 0
         self._heat: History[tuple[int, Tensor]] = History(COLUMNS)
         self._moments: History[Moment] = History(MOMENTS)
@@ -107,6 +112,12 @@ class BackpropMonitor(StepObserver, Callback):
             return step % self.every_n_steps == 0
         return step in LOG_SPACED or step + 1 == self._steps
 
+    def _ends_epoch(self, step: int) -> bool:
+        return (step + 1) % self._steps_per_epoch == 0
+
+    def place(self, rows: int) -> BackwardPass | None:
+        return self._waiting[rows].place if rows in self._waiting else None
+
     def on_backward(self, step: int, passed: BackwardPass) -> None:
         """Take the record of the step that is being made.
 
@@ -118,41 +129,36 @@ class BackpropMonitor(StepObserver, Callback):
             for name, delta in zip(self._layers, passed.deltas, strict=True):
                 write_histogram(self._writer, f"deltas/{name}", delta, step)
         self._records += 1
+        rows = passed.deltas[0].shape[1]
+        if any(waiting.steps and other != rows for other, waiting in self._waiting.items()):
+            self._write_waiting()
         entries = sum(delta.numel() for delta in passed.deltas) + self._weight_entries
-        record = _Record(step, passed, entries)
-        previous = self._waiting[-1] if self._waiting else None
-        if self._waiting and self._waiting[0].rows != record.rows:
-            self._write()
-        self._waiting.append(record)
-        if record.is_large:
+        if entries > WAITING_ENTRIES or not isinstance(passed.forward.x, Tensor):
             torch._foreach_copy_(self._before, self._weights)
-            record.before = [weight[None] for weight in self._weights]
-            self._measure([record])
+            weights = [weight[None] for weight in self._weights]
+            self._large.append((step, self._measure([step], passed, weights)))
         else:
-            if previous is not None and previous.step + 1 == step and previous.after:
-                record.before = previous.after
-            else:
-                record.before = [weight.clone()[None] for weight in self._weights]
-            if self._clips:  # in place
-                gradients = [(weight.clone(), bias.clone()) for weight, bias in passed.gradients]
-                record.passed = replace(passed, gradients=gradients)
+            if rows not in self._waiting:
+                self._waiting[rows] = _Waiting(passed, self._weights, WAITING_ENTRIES // entries)
+            self._waiting[rows].begin(step, passed)
 
     def on_update(self, step: int) -> None:
-        record = self._waiting[-1]
-        if record.is_large:
+        if self._large and self._large[-1][0] == step:
             # In place and all layers at once: a copy of wide layers costs more than the arithmetic.
             sizes = torch._foreach_norm(self._before)
             torch._foreach_sub_(self._before, self._weights)
-            record.update_to_weight = torch.stack(torch._foreach_norm(self._before)) / torch.stack(sizes)
-            self._write()
-        else:
-            record.after = [weight.clone()[None] for weight in self._weights]
-            if len(self._waiting) * record.entries > WAITING_ENTRIES:
-                self._write()
+            updates = torch.stack(torch._foreach_norm(self._before)) / torch.stack(sizes)
+            self._large[-1][1][:, -1] = updates[:, None]
+            if len(self._large) == LARGE_TOGETHER:
+                self._write_waiting()
+            return
+        (waiting,) = (waiting for waiting in self._waiting.values() if len(waiting.steps) > waiting.ended)
+        waiting.end()
+        if waiting.ended == waiting.room:
+            self._write_waiting()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._waiting:
-            self._write()
+        self._write_waiting()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer)
@@ -185,49 +191,52 @@ class BackpropMonitor(StepObserver, Callback):
         self._moments.load_state_dict(moments)
 
     @torch.no_grad()
-    def _measure(self, records: list["_Record"]) -> None:
-        """Turn records of batches of one size into figures."""
-        passed = join([record.passed for record in records])
-        before = _joined([record.before for record in records])
-        updates = None
-        if records[0].after:
-            updates = torch._foreach_sub(_joined([record.after for record in records]), before)
-        traced = layers_of(list(self._layers), before, passed, self._activation)
+    def _measure(
+        self,
+        steps: Sequence[int],
+        passed: BackwardPass,
+        weights: Sequence[Tensor],
+        updates: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """The figures `[layers, FIGURES, steps]` of passes over batches of one size, with the weights of each."""
+        traced = layers_of(list(self._layers), weights, passed, self._activation)
         layers = contributions(traced, updates)
-        figures = torch.stack([torch.stack(_figures(layer)) for layer in layers]).cpu()
-        for index, record in enumerate(records):
-            record.figures = figures[..., index]
-            self._heat.append(partial(_column, record.step, layers, index))
-            self._moments.append(partial(_moment, record.step, traced, index))
-        self._latest = _moment(record.step, traced, index)
-        for record in records:
-            record.forget()
+        for index, step in enumerate(steps):
+            self._heat.append(partial(_column, step, layers, index))
+            self._moments.append(partial(_moment, step, traced, index))
+        if (
+            self._latest is None
+            or self.cadence != "every_n_steps"
+            or len(steps) > 1
+            or self._ends_epoch(steps[-1])
+        ):
+            # Not of every step: history has others nearby.
+            self._latest = _moment(steps[-1], traced, len(steps) - 1)
+        return torch.stack([torch.stack(_figures(layer)) for layer in layers])
 
-    def _write(self) -> None:
-        """Write the figures of the records that wait."""
-        records, self._waiting = self._waiting, []
-        unmeasured = [record for record in records if record.after]  # not of a step that failed
-        if unmeasured:
-            self._measure(unmeasured)
+    def _write_waiting(self) -> None:
+        """Work up the records that wait, and write their figures and others'."""
+        if self._large:
+            large, self._large = self._large, []
+            self._write([step for step, _ in large], torch.cat([figures for _, figures in large], dim=-1))
+        for waiting in self._waiting.values():
+            steps, ended = waiting.steps[: waiting.ended], waiting.ended  # without one of a step that failed
+            if steps:
+                before = [weight[:ended] for weight in waiting.before]
+                updates = torch._foreach_sub([weight[:ended] for weight in waiting.after], before)
+                self._write(steps, self._measure(steps, waiting.passes.first(ended), before, updates))
+            waiting.clear()
+
+    def _write(self, steps: Sequence[int], figures: Tensor) -> None:
+        """Write the figures `[layers, FIGURES, steps]`, all read at once: reading one makes a GPU wait."""
         assert self._writer is not None
-        steps = {}
-        for record in records:
-            values = {
-                f"{figure}/{name}": value
-                for name, figures in zip(self._layers, record.figures.tolist(), strict=False)
-                for figure, value in zip(FIGURES, figures, strict=True)
-            }
-            if record.update_to_weight is not None:
-                updates = zip(self._layers, record.update_to_weight.tolist(), strict=True)
-                values |= {f"update_to_weight/{name}": value for name, value in updates}
-            steps[record.step] = values
-        write_scalars(self._writer, steps)
+        names = [f"{figure}/{layer}" for layer in self._layers for figure in FIGURES]
+        write_scalars(self._writer, names, dict(zip(steps, figures.flatten(0, 1).T.tolist(), strict=True)))
         if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
             self._draw_heat_map()
 
     def _finish(self, trainer: Trainer) -> None:
-        if self._waiting:
-            self._write()
+        self._write_waiting()
         if self._writer is None or not self._moments.items:
             return
         self._draw_heat_map()
@@ -256,31 +265,43 @@ class BackpropMonitor(StepObserver, Callback):
         self._drawn = time.monotonic()
 
 
-@dataclass
-class _Record:
-    """What back-propagation computed at a step; then, measured, its figures."""
+class _Waiting:
+    """Records of steps with batches of one size, to be worked up together.
 
-    step: int
-    passed: BackwardPass
-    entries: int
-    """How many numbers it keeps, about."""
-    before: list[Tensor] = field(default_factory=list)
-    """Each layer's weight `[1, out, in]` before the step."""
-    after: list[Tensor] = field(default_factory=list)
-    """And after it, of a record that waits to be measured."""
-    figures: Tensor = field(default_factory=lambda: torch.empty(0))
-    """`[layers, FIGURES]`, none before it is measured."""
-    update_to_weight: Tensor | None = None
-    """`[layers]`, of a large record."""
+    Args:
+        example: such a pass.
+        weights: of the layers, which the steps change.
+        room: how many records there is room for.
+    """
 
-    def __post_init__(self) -> None:
-        self.rows = self.passed.deltas[0].shape[1]
-        self.is_large = self.entries > WAITING_ENTRIES
+    def __init__(self, example: BackwardPass, weights: Sequence[Tensor], room: int) -> None:
+        self.room = room
+        self.passes = PassMemory(example, room)
+        self.steps: list[int] = []
+        self.ended = 0
+        """Of these, how many the optimizer has made."""
+        self.before, self.after = (
+            [weight.new_empty(room, *weight.shape) for weight in weights] for _ in range(2)
+        )
+        self._weights = list(weights)
 
-    def forget(self) -> None:
-        """Give up what was measured, which may be all that keeps it in memory."""
-        self.passed = BackwardPass(ForwardPass(torch.empty(0), [], []), [], [])
-        self.before, self.after = [], []
+    @property
+    def place(self) -> BackwardPass:
+        """Of the next record."""
+        return self.passes.place(len(self.steps))
+
+    def begin(self, step: int, passed: BackwardPass) -> None:
+        number = len(self.steps)
+        self.passes.keep(number, passed)
+        torch._foreach_copy_([weight[number] for weight in self.before], self._weights)
+        self.steps.append(step)
+
+    def end(self) -> None:
+        torch._foreach_copy_([weight[self.ended] for weight in self.after], self._weights)
+        self.ended += 1
+
+    def clear(self) -> None:
+        self.steps, self.ended = [], 0
 
 
 def _figures(layer: LayerContributions) -> list[Tensor]:
@@ -327,11 +348,6 @@ def _some(neurons: int) -> Tensor:
 def _stacked(items: list[list[Tensor]]) -> list[Tensor]:
     """Of lists of tensors alike: all first ones as one tensor, all second ones, …"""
     return [torch.stack(same) for same in zip(*items, strict=True)]
-
-
-def _joined(items: list[list[Tensor]]) -> list[Tensor]:
-    """The same along an axis that they have."""
-    return [torch.cat(same) if len(same) > 1 else same[0] for same in zip(*items, strict=True)]
 
 
 def _unstacked(tensors: list[Tensor]) -> list[list[Tensor]]:

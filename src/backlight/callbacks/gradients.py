@@ -74,6 +74,4 @@ def _write_norms(writer: SummaryWriter, names: Sequence[str], norms: Mapping[int
     of_layer["total"] = squares.sum(dim=1)
     values = torch.stack(list(of_layer.values())).sqrt().T.tolist()
     tags = [f"gradient_norm/{layer}" for layer in of_layer]
-    write_scalars(
-        writer, {step: dict(zip(tags, row, strict=True)) for step, row in zip(norms, values, strict=True)}
-    )
+    write_scalars(writer, tags, dict(zip(norms, values, strict=True)))

@@ -3,7 +3,8 @@
 import struct
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from math import isfinite
 from typing import Any
 
@@ -84,14 +85,28 @@ class RunDescription(Callback):
             writer.add_graph(pl_module.model, rows)
 
 
-def write_scalars(writer: SummaryWriter, steps: Mapping[int, Mapping[str, float]]) -> None:
+def write_scalars(writer: SummaryWriter, tags: Sequence[str], steps: Mapping[int, Sequence[float]]) -> None:
     """Write the values of each step as one event, which costs little more than one scalar; gaps where not finite.
 
     Many steps are handed to the writing thread at once: waking it costs more than what it does.
     """
-    now = time.time()
-    events = (Event(wall_time=now, step=step, summary=scalars_of(values)) for step, values in steps.items())
-    writer._get_file_writer().event_writer._async_writer.write(framed(events))
+    writer._get_file_writer().event_writer._async_writer.write(framed(_events(tags, steps)))
+
+
+def _events(tags: Sequence[str], steps: Mapping[int, Sequence[float]]) -> Iterator[Event]:
+    """One and the same event over and over, with the values of each step: making one takes longer than writing it."""
+    event = Event(wall_time=time.time())
+    shown: list[bool] = []
+    for step, values in steps.items():
+        is_finite = list(map(isfinite, values))
+        if is_finite != shown:
+            shown = is_finite
+            event.ClearField("summary")
+            scalars = [event.summary.value.add(tag=tag) for tag in compress(tags, shown)]
+        event.step = step
+        for scalar, value in zip(scalars, compress(values, shown), strict=True):
+            scalar.simple_value = value
+        yield event
 
 
 def scalars_of(values: Mapping[str, float]) -> Summary:

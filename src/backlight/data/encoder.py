@@ -114,7 +114,15 @@ class FeatureEncoder:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
-        columns = [dict(vars(column)) for column in self.columns]
+        usual = vars(Column("", "numeric"))
+        columns = [
+            {
+                key: value
+                for key, value in vars(column).items()
+                if key in ("name", "kind") or value != usual[key]
+            }
+            for column in self.columns
+        ]
         return {"columns": columns, "mean": self.mean, "scale": self.scale}
 
     @classmethod

@@ -23,6 +23,7 @@ from backlight.population.metrics import cheap_metrics, every_metric
 from backlight.population.networks import ByAutograd, ByEquations, StackedNetwork
 from backlight.population.optimizers import STACKED, StackedOptimizer
 from backlight.probabilities import labels_of, probabilities
+from backlight.threads import threads_for
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
@@ -237,9 +238,11 @@ class Population:
         task, index, logits = self._task, self._order(), []
         lr = torch.tensor([_rate(member.optimizer) for member in self._members], device=self._device)
         batch_size = self._members[0].data.rows_per_step
-        for batch in index.split(batch_size, dim=1):
-            x, y = task.take("train", batch)
-            logits.append(self._step(x, task.targets(y), lr))
+        of_member = max(parameter[0].numel() for parameter in self._optimizer.parameters)
+        with threads_for(len(self._members) * batch_size * of_member):
+            for batch in index.split(batch_size, dim=1):
+                x, y = task.take("train", batch)
+                logits.append(self._step(x, task.targets(y), lr))
         return task.metrics(torch.cat(logits, dim=1), task.take("train", index)[1], cheap_metrics)
 
     def _order(self) -> Tensor:
