@@ -83,3 +83,28 @@ def test_anyones_loader_and_trainer_can_train_a_classifier(tmp_path: Path) -> No
     trainer.fit(classifier, DataLoader(TensorDataset(x, (x[:, :1] > 0).float()), batch_size=10))
     assert trainer.global_step == 6
     assert not torch.equal(before, model.layers[0].weight)
+
+
+def test_what_was_trained_in_chunks_goes_on_with_anyones_loader(tmp_path: Path) -> None:
+    """The second training steps with torch.optim itself, on what the first left of its state."""
+    first = experiment(tmp_path, "optimizer=adam")
+    model, optimizer = first.classifier.model, first.classifier.optimizer
+    x, y = first.data.part("train")
+    expected = SigmoidMLP(10, [5])
+    expected.load_state_dict(model.state_dict())
+    alone = torch.optim.Adam(expected.parameters(), lr=optimizer.param_groups[0]["lr"])
+    state = optimizer.state_dict()
+    for number, of_one in state["state"].items():
+        state["state"][number] = {name: value.clone() for name, value in of_one.items()}
+    alone.load_state_dict(state)
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(first.classifier, DataLoader(TensorDataset(x, y), batch_size=32))
+    for rows, targets in zip(x.split(32), y.split(32), strict=True):
+        alone.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(expected(rows), targets).backward()
+        alone.step()
+    for parameter, other in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other)

@@ -8,7 +8,9 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from backlight.flat import FlatOptimizer
+from backlight.model import SigmoidMLP
 from backlight.optimizers import OPTIMIZERS, SCHEDULES
+from backlight.threads import threads_for
 
 
 def rates(name: str, epochs: int, **options: float) -> list[float]:
@@ -128,6 +130,25 @@ def test_all_parameters_at_once_make_the_same_steps(name: str, options: dict[str
 
 
 def test_other_optimizers_keep_their_parameters() -> None:
-    sparse = nn.Parameter(torch.zeros(3, 4).mT)
-    assert not FlatOptimizer.takes(SGD([sparse]))
-    assert not FlatOptimizer.takes(torch.optim.LBFGS([nn.Parameter(torch.zeros(3))]))
+    model = SigmoidMLP(3, [4])
+    assert FlatOptimizer.takes(SGD(model.parameters()), model)
+    assert not FlatOptimizer.takes(SGD(model.layers[0].parameters()), model)
+    assert not FlatOptimizer.takes(SGD([{"params": layer.parameters()} for layer in model.layers]), model)
+    assert not FlatOptimizer.takes(torch.optim.LBFGS(model.parameters()), model)
+    model.gather_inputs()
+    assert not FlatOptimizer.takes(SGD(model.parameters()), model)
+
+
+def test_small_products_have_one_thread() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with threads_for(1000):
+            assert torch.get_num_threads() == 1
+        with threads_for(10**9):
+            assert torch.get_num_threads() == 3
+        with pytest.raises(ValueError, match="diverged"), threads_for(1000):
+            raise ValueError("diverged")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)

@@ -125,12 +125,14 @@ class Classifier(LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self._is_distributed = self.trainer.world_size > 1
         by_equations = self.backward_by == "equations"
+        self._makes_chunks = False
         # Autograd's hooks between processes expect one backward pass per training_step.
         if isinstance(data, ClassificationData) and (by_equations or not self._is_distributed):
             data.steps_at_once = steps_at_once(self.trainer, self, data.rows_per_step)
             self._makes_chunks = data.steps_at_once > 1
-        if by_equations and self._makes_chunks and FlatOptimizer.takes(self.optimizer):
-            self._flat = FlatOptimizer(self.optimizer)  # before anybody takes a view of the parameters
+        is_flat = by_equations and self._makes_chunks and FlatOptimizer.takes(self.optimizer, self.model)
+        # Before anybody takes a view of the parameters.
+        self._flat = FlatOptimizer(self.optimizer) if is_flat else None
 
     def on_train_start(self) -> None:
         if isinstance(self.model, SigmoidMLP):

@@ -1,7 +1,7 @@
 """All parameters as one vector, so that an optimizer makes its step in few operations."""
 
 from collections import defaultdict
-from copy import copy
+from copy import copy, deepcopy
 from inspect import unwrap
 from typing import Any
 
@@ -37,12 +37,13 @@ class FlatOptimizer:
         self._make_step = unwrap(type(optimizer).step)
 
     @classmethod
-    def takes(cls, optimizer: Optimizer) -> bool:
-        """Whether it is one of these rules, over dense tensors of one kind that run in memory as usual."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    def takes(cls, optimizer: Optimizer, model: nn.Module) -> bool:
+        """Whether it is one of these rules, with the same options for all that the model has, laid out as usual."""
+        parameters = list(model.parameters())
         return (
             type(optimizer) in cls.RULES
-            and len(optimizer.param_groups) == 1
+            and [list(map(id, group["params"])) for group in optimizer.param_groups]
+            == [list(map(id, parameters))]
             and all(parameter.is_contiguous() for parameter in parameters)
             and len({(parameter.dtype, parameter.device) for parameter in parameters}) == 1
         )
@@ -70,8 +71,10 @@ class FlatOptimizer:
         state = self._flat.state[self._vector]
         views = {name: self._views(value) for name, value in state.items() if self._is_of_vector(value)}
         for number, parameter in enumerate(self._parameters if state else []):
+            # A copy of the count of steps for each: the optimizer itself adds to that of every parameter.
             self._optimizer.state[parameter] = {
-                name: views[name][number] if name in views else value for name, value in state.items()
+                name: views[name][number] if name in views else deepcopy(value)
+                for name, value in state.items()
             }
 
     def _views(self, vector: Tensor) -> list[Tensor]:

@@ -31,9 +31,8 @@ Cadence = Literal["log_spaced", "every_n_steps", "epoch"]
 LOG_SPACED = frozenset(math.ceil(10 ** (index / 12)) - 1 for index in range(12 * 12))
 """Steps of which each power of ten has about twelve."""
 WAITING_ENTRIES = 2**16  # numbers in records that are worked up together: small ones cost mostly overhead
-LARGE_TOGETHER = (
-    64  # records whose figures are written together: to wake the writing thread takes as long as a figure
-)
+LARGE_TOGETHER = 64
+"""Large records whose figures are written together: to wake the writing thread takes as long as a figure."""
 SECONDS_BETWEEN_DRAWINGS = 60
 COLUMNS, HEAT_MAP_ROWS = 256, 256
 MOMENTS, DRAWN_NEURONS = 16, 12
@@ -71,7 +70,6 @@ class BackpropMonitor(StepObserver, Callback):
         self._layers: dict[str, nn.Linear] = {}
         self._activation: Activation | None = None
         self._writer: SummaryWriter | None = None
-        self._clips = False
         self._steps_per_epoch = self._steps = self._weight_entries = 0
         self._weights: list[Tensor] = []
         self._before: list[Tensor] = []
@@ -94,7 +92,7 @@ class BackpropMonitor(StepObserver, Callback):
         self._weights = [layer.weight.detach() for layer in self._layers.values()]
         self._weight_entries = sum(weight.numel() for weight in self._weights)
         self._before = [torch.empty_like(weight) for weight in self._weights]
-        self._clips = pl_module.gradient_clip_val is not None
+        self._waiting, self._large = {}, []
         assert trainer.max_epochs is not None
         self._steps_per_epoch = steps_per_epoch(trainer)
         self._steps = trainer.max_epochs * self._steps_per_epoch
