@@ -22,7 +22,7 @@ from pathlib import Path
 
 from growth import DIMENSIONS, TINY, USUAL, Point, growing, plot, point, slope
 from hydra import initialize_config_dir
-from planted import Case, examined, healthy, planted, write_tables
+from planted import Case, examined, healthy_runs, planted, write_tables
 from quality import Score, fitted, is_there, trained, tuned, uses
 from report_file import Report
 from rich import get_console
@@ -267,7 +267,7 @@ def diagnosis(repeats: int) -> None:
         write_tables(Path(folder))
         try:
             sick = [(case, examined(case).findings) for case in planted("report")]
-            well = [(case, examined(case).findings) for case in healthy("report")]
+            well, left_out = healthy_runs("report")
         finally:
             os.chdir(here)
     table = Table("planted", "runs", "found", "named first", "named first instead")
@@ -285,12 +285,16 @@ def diagnosis(repeats: int) -> None:
             str(sum(right)),
             ", ".join(f"{name} {count}" for name, count in others.items()),
         )
-    alarms = [(case, found) for case, found in well if found]
+    alarms = [(case, diagnosis.findings) for case, diagnosis in well if diagnosis.findings]
     table.add_row("none", str(len(well)), "", str(len(well) - len(alarms)), f"called sick: {len(alarms)}")
     report.show(table)
     for case, found in alarms:
         names = ", ".join(finding.symptom for finding in found)
         report.note(f"called sick ({names}): {' '.join(case.overrides)}")
+    for case in left_out:
+        report.note(
+            f"not counted, for it had not learned what others learn of such rows: {' '.join(case.overrides)}"
+        )
 
 
 def treatment(repeats: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -28,6 +29,8 @@ from backlight.population.training import Population
 from backlight.run_folder import RunFolder
 from backlight.sweep.members import MemberBuilder
 
+BEHIND = 0.05
+"""Of a training accuracy: a run so far below the median of the runs on such data has not learned what there is to learn."""
 SILENT = ("progress", "backprop", "gradients", "evaluation_plots", "decision_boundary")
 SETS = ("calibration", "report")
 
@@ -117,6 +120,28 @@ def healthy(which: str) -> Iterator[Case]:
             [*data.split(), f"optimizer={optimizer}", *HEALTHY_OPTIMIZER[optimizer].split(), *network.split(),
              f"trainer.max_epochs={epochs}", f"seed={1000 * (SETS.index(which) + 1) + index}"],
         )  # fmt: skip
+
+
+def healthy_runs(which: str) -> tuple[list[tuple[Case, Diagnosis]], list[Case]]:
+    """The healthy runs of a set; and those that were not, whatever is said of them, and gave way to another seed."""
+    runs = [(case, examined(case)) for case in healthy(which)]
+    reached: dict[str, list[float]] = {}
+    for case, diagnosis in runs:
+        reached.setdefault(case.overrides[0], []).append(_accuracy(diagnosis))
+    left_out = []
+    for place, (case, diagnosis) in enumerate(runs):
+        needed = median(reached[case.overrides[0]]) - BEHIND
+        while _accuracy(diagnosis) < needed:
+            left_out.append(case)
+            *others, seed = case.overrides
+            case = Case([*others, f"seed={int(seed.removeprefix('seed=')) + 10_000}"])
+            diagnosis = examined(case)
+        runs[place] = case, diagnosis
+    return runs, left_out
+
+
+def _accuracy(diagnosis: Diagnosis) -> float:
+    return diagnosis.seen.last("train/accuracy")
 
 
 def examined(case: Case) -> Diagnosis:

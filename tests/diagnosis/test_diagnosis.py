@@ -53,8 +53,7 @@ SICK = {
     "vanishing_gradient": ["experiment=vanishing_gradients", "trainer.max_epochs=10"],
     "symmetric_neurons": ["data=moons", "model.init=constant", "trainer.max_epochs=10"],
     "dead_units": [
-        "data=moons", "model.activation=relu", "model.hidden=[20]", "optimizer=adam", "optimizer.lr=0.5",
-        "trainer.max_epochs=10",
+        "data=circles", "model.activation=relu", "model.hidden=[40,40]", "optimizer.lr=3", "trainer.max_epochs=10",
     ],
     "saturated_neurons": ["data=circles", "model.init=normal", "model.init_scale=100", "trainer.max_epochs=10"],
     "exploding_gradient": [

@@ -47,6 +47,10 @@ LONGER_STEP = 10.0
 """A step so many times longer would still have been a good one along the gradient: a learning rate may be
 off by a factor of 3 to either side without harm (Bengio 2012, arXiv:1206.5533, advises a grid of that ratio)."""
 
+SIGNAL = 1.0
+"""Of the gradient of all rows, its square over its variance, which pure noise would have too. Up to 0.3 on a saddle, where
+the gradient is of single rows, and 12 and more where nothing but the learning rate is at fault (calibration set)."""
+
 VANISHED = 1e-3
 """RMS delta of the first layer over that of the last. With σ' ≤ 1/4 and PyTorch's weights one layer leaves
 about 0.14 and the last step to one output 0.05, so three hidden layers come to it."""
@@ -58,8 +62,8 @@ first-layer steps are so much longer than those of the output layer that no comm
 SATURATED_SHARE = 0.5
 """Of a layer's slopes: more than half of the error is then cut to a fifth or less in this layer alone."""
 
-SILENT_SHARE = 0.5
-"""Of a relu layer's units: He initialisation leaves next to none silent, trained networks some tenths."""
+SILENT_SHARE = 0.4
+"""Of a relu layer's units: up to 0.29 in healthy networks, 0.55 and more in sick ones (calibration set); midway."""
 
 SAME = 1e-4
 """Relative distance of two neurons' weights below which no step of float32 sets them apart."""
@@ -219,7 +223,7 @@ def dead_units(seen: Observations) -> Finding | None:
             if share > SILENT_SHARE:
                 return Finding(
                     "dead_units",
-                    _by_progress(seen),
+                    "warning" if seen.progress() >= LEARNED else _by_progress(seen),
                     step,
                     {"share": share},
                     layer.name,
@@ -326,8 +330,10 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
         return None
     falling = _late_share(seen)
     has_hardly_moved = abs(loss[0] - loss[-1]) < FLAT * seen.base_loss
-    # On a saddle longer steps are better too, and gain as little.
-    if seen.longer_step_gain < FLAT * seen.base_loss or not (falling > STILL_FALLING or has_hardly_moved):
+    # On a saddle longer steps are better too: they gain as little, or fit single rows.
+    if seen.longer_step_gain < FLAT * seen.base_loss or _signal(seen) < SIGNAL:
+        return None
+    if not (falling > STILL_FALLING or has_hardly_moved):
         return None
     return Finding(
         "learning_rate_too_low",
@@ -510,6 +516,11 @@ def _jump(seen: Observations, part: Literal["train", "val"]) -> float:
 def _has_rare_class(seen: Observations) -> bool:
     shares = seen.data.class_shares
     return bool(shares.min() * len(shares) / 2 <= RARE)
+
+
+def _signal(seen: Observations) -> float:
+    """The squared norm of the last gradient over the variance that it has as an estimate of all training rows."""
+    return seen.batch_signal * seen.data.rows["train"] / seen.settings.batch_size
 
 
 def _holds_out(seen: Observations) -> bool:
