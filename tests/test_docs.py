@@ -23,7 +23,7 @@ from backlight.command import config_folder
 from backlight.config import build, plain, task_of
 from backlight.data.source import Labelled, labelled
 from backlight.diagnosis import symptoms
-from backlight.examination import Evidence, examine
+from backlight.examination import Evidence, examine_kin
 from backlight.ranges import Count, Positive
 from backlight.run_folder import RunFolder
 from tests.conftest import Call
@@ -166,7 +166,8 @@ def test_symptom_in_contributing_is_one(tmp_path: Path) -> None:
     data = build_data(config["data"], run_seed=0)
     data.setup()
     untrained = replace(
-        examine(config, Evidence.of(RunFolder(tmp_path)), data), series={"train/loss": np.array([0.69])}
+        examine_kin([(config, Evidence.of(RunFolder(tmp_path)), data)])[0],
+        series={"train/loss": np.array([0.69])},
     )
     finding = names["idle_layer"](untrained)
     assert finding.layer == "layers.0"

@@ -1,6 +1,7 @@
 """Entry point: what ails a run, how one sees it, and what may help."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -16,7 +17,7 @@ from backlight.data.module import ClassificationData
 from backlight.diagnosis.observations import Observations
 from backlight.diagnosis.remedies import Remedy, remedies
 from backlight.diagnosis.symptoms import Finding, explanation, findings
-from backlight.examination import Evidence, examine
+from backlight.examination import Evidence, Run, examine_kin
 from backlight.run_folder import RunFolder
 
 
@@ -29,9 +30,13 @@ class Diagnosis:
 
     @classmethod
     def of(cls, config: Node, evidence: Evidence, data: ClassificationData) -> "Diagnosis":
-        """Examine a run; see `backlight.examination.examine`."""
-        seen = examine(config, evidence, data)
-        return cls(findings(seen), seen)
+        """Examine a run."""
+        return cls.of_kin([(config, evidence, data)])[0]
+
+    @classmethod
+    def of_kin(cls, runs: Sequence[Run]) -> list["Diagnosis"]:
+        """Examine runs at once; see `backlight.examination.examine_kin`."""
+        return [cls(findings(seen), seen) for seen in examine_kin(runs)]
 
     @property
     def verdict(self) -> str:

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from backlight.assemble import Node, build_loss, build_network
-from backlight.backprop.trace import trace
+from backlight.backprop.activations import ACTIVATIONS
+from backlight.backprop.sparse import Rows
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build
 from backlight.data.module import ClassificationData
 from backlight.data.source import PARTS
 from backlight.diagnosis.measure import (
+    Networks,
     batch_signal,
-    best_step,
+    best_steps,
     constant_loss,
     data_state,
     first_non_finite,
@@ -49,12 +51,14 @@ class Evidence:
         series: every column of `metrics.csv`, `[epochs]`.
         ended: the network of its last checkpoint; None where there is none yet.
         error: how it failed, or None.
+        started: weight and bias of every layer before the first step, where they are known; the config gives the same.
     """
 
     overrides: Sequence[str]
     series: dict[str, Floats]
     ended: SigmoidMLP | None
     error: str | None = None
+    started: Sequence[Tensor] | None = None
 
     @classmethod
     def of(cls, folder: RunFolder, error: str | None = None) -> "Evidence":
@@ -68,52 +72,110 @@ class Evidence:
         return cls(folder.read_overrides(), read_series(folder.metrics), ended, error)
 
 
-def examine(config: Node, evidence: Evidence, data: ClassificationData) -> Observations:
-    """Measure a run on its training rows.
+Run = tuple[Node, Evidence, ClassificationData]
+"""The config of a run, resolved, what it left behind, and its data, set up."""
+
+
+@torch.no_grad()
+def examine_kin(runs: Sequence[Run]) -> list[Observations]:
+    """Measure runs on their training rows, all at once.
 
     Args:
-        config: of the run, resolved.
-        evidence: what it left behind.
-        data: of the run, set up.
+        runs: of networks of one shape, on as many rows each; if these are sparse, only one.
 
     Raises:
-        BacklightError: the config cannot be used.
+        BacklightError: a config cannot be used.
     """
-    started = build_network(config["model"], data)
-    ended = evidence.ended or started
-    loss = build(build_loss, config["loss"], "loss", data=data)
-    x, y = data.part("train")
-    x, y = x[:MOST_ROWS], loss.targets(y[:MOST_ROWS])
-    before, after = (trace(model, x, y, loss.positive_weight) for model in (started, ended))
-    series = evidence.series
-    rates = _rates(config["optimizer"], series)
-    return Observations(
-        Settings(
-            optimizer=config["optimizer"]["name"],
-            switchable=not any(map(_fixes_optimizer, evidence.overrides)),
-            overrides={
-                f"optimizer={config['optimizer']['name']}",
-                *(f"{group}.{key}={value}" for group in GROUPS for key, value in config[group].items()),
-            },
-            lr=config["optimizer"]["lr"],
-            activation=config["model"]["activation"],
-            hidden=config["model"]["hidden"],
-            max_epochs=config["trainer"]["max_epochs"],
-            batch_size=data.rows_per_step,
-            standardizes=data.standardize,
-        ),
-        series,
-        data.steps_per_epoch,
-        constant_loss(y, loss.positive_weight),
-        perfect_loss(y, loss.positive_weight),
-        float(before.loss),
-        layer_states(before, started),
-        layer_states(after, ended),
-        *best_step(ended, after, x, y, loss.positive_weight, rates),
-        batch_signal(after, data.rows_per_step),
-        _data_state(data),
-        evidence.error,
-        None if evidence.error is None else first_non_finite(ended, after, x, rates),
+    config, _, data = runs[0]
+    rates = torch.stack([_rates(config["optimizer"], evidence.series) for config, evidence, _ in runs])
+    x, y, positive_weight = _rows(runs)
+    began = [
+        evidence.started or list(build_network(config["model"], data).parameters())
+        for config, evidence, data in runs
+    ]
+    came_to = [
+        own if evidence.ended is None else list(evidence.ended.parameters())
+        for (_, evidence, _), own in zip(runs, began, strict=True)
+    ]
+    activation = ACTIVATIONS[config["model"]["activation"]]
+    start, end = (Networks.of(parameters, activation) for parameters in (began, came_to))
+    before, after = (networks.trace(x, y, positive_weight) for networks in (start, end))
+    measured = zip(
+        runs,
+        constant_loss(y, positive_weight).tolist(),
+        perfect_loss(y, positive_weight).tolist(),
+        before.loss.tolist(),
+        layer_states(start, before),
+        layer_states(end, after),
+        best_steps(end, after, x, y, positive_weight, rates),
+        batch_signal(after, data.rows_per_step).tolist(),
+        strict=True,
+    )
+    return [
+        Observations(
+            _settings(config, evidence, data),
+            evidence.series,
+            data.steps_per_epoch,
+            base_loss,
+            floor_loss,
+            start_loss,
+            first,
+            last,
+            longer_step,
+            gain,
+            signal,
+            _data_state(data),
+            evidence.error,
+            None
+            if evidence.error is None
+            else first_non_finite(end[number], after[number], x[number], rates[number]),
+        )
+        for number, (
+            (config, evidence, data),
+            base_loss,
+            floor_loss,
+            start_loss,
+            first,
+            last,
+            (longer_step, gain),
+            signal,
+        ) in enumerate(measured)
+    ]
+
+
+def _rows(runs: Sequence[Run]) -> tuple[Rows, Tensor, Tensor | None]:
+    """X and the targets y of the rows to measure on, `[runs, rows, ·]`, and the positive weights `[runs, 1, outputs]`."""
+    inputs, targets, weights = [], [], []
+    for config, _, data in runs:
+        loss = build(build_loss, config["loss"], "loss", data=data)
+        x, y = data.part("train")
+        inputs.append(x[:MOST_ROWS])
+        targets.append(loss.targets(y[:MOST_ROWS]))
+        weights.append(loss.positive_weight)
+    tensors = [x for x in inputs if isinstance(x, Tensor)]
+    y = torch.stack(targets)
+    positive_weight = None
+    if any(weight is not None for weight in weights):
+        ones = torch.ones(y.shape[-1])
+        positive_weight = torch.stack([ones if weight is None else weight for weight in weights])[:, None]
+    return torch.stack(tensors) if tensors else inputs[0][None], y, positive_weight
+
+
+def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Settings:
+    name = config["optimizer"]["name"]
+    return Settings(
+        optimizer=name,
+        switchable=not any(map(_fixes_optimizer, evidence.overrides)),
+        overrides={
+            f"optimizer={name}",
+            *(f"{group}.{key}={value}" for group in GROUPS for key, value in config[group].items()),
+        },
+        lr=config["optimizer"]["lr"],
+        activation=config["model"]["activation"],
+        hidden=config["model"]["hidden"],
+        max_epochs=config["trainer"]["max_epochs"],
+        batch_size=data.rows_per_step,
+        standardizes=data.standardize,
     )
 
 

@@ -17,13 +17,17 @@ from hypothesis import strategies as st
 from sklearn.datasets import make_moons
 
 from backlight.assemble import assemble
+from backlight.backprop.activations import ACTIVATIONS, ActivationName
 from backlight.backprop.trace import trace
 from backlight.command import config_folder
 from backlight.config import plain, task_of
 from backlight.diagnosis.measure import (
+    Networks,
     batch_signal,
+    best_steps,
     constant_loss,
     first_non_finite,
+    layer_states,
     neighbourhoods,
     perfect_loss,
     row_keys,
@@ -162,7 +166,7 @@ def test_batch_signal_is_that_of_the_gradients_of_single_rows(rows: int, batch_s
     each = torch.stack(gradients)
     mean = each.mean(dim=0)
     expected = batch_size * mean.square().sum() / (each - mean).square().sum(dim=1).mean()
-    assert batch_signal(trace(model, x, y), batch_size) == pytest.approx(expected.item(), rel=1e-6)
+    assert batch_signal(trace(model, x, y), batch_size).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,47 @@ def test_the_first_tensor_that_turns_is_named(
     with torch.no_grad():
         model.linear_layers[0].bias.fill_(bias)
     record = trace(model, x, y)
-    assert first_non_finite(model, record, x, torch.tensor([rate, 0.0])) == expected
+    network = Networks.of([list(model.parameters())], model.activation)
+    assert first_non_finite(network, record, x, torch.tensor([rate, 0.0])) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(2, 4),
+    st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    st.sampled_from(list(ACTIVATIONS)),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_networks_measured_together_are_as_each_alone(
+    count: int, hidden: list[int], activation: ActivationName, outputs: int, weighted: bool
+) -> None:
+    models = [SigmoidMLP(3, hidden, outputs, activation=activation, seed=seed) for seed in range(count)]
+    generator = torch.Generator().manual_seed(count)
+    x = torch.randn(count, 12, 3, generator=generator)
+    y = torch.randint(0, 2, (count, 12, outputs), generator=generator).float()
+    weight = torch.rand(count, 1, outputs, generator=generator) + 0.5 if weighted else None
+    rates = torch.rand(count, 2, generator=generator)
+
+    def measured(those: slice) -> list[tuple[Any, ...]]:
+        parameters = [list(model.parameters()) for model in models[those]]
+        networks = Networks.of(parameters, models[0].activation)
+        own = None if weight is None else weight[those]
+        record = networks.trace(x[those], y[those], own)
+        with torch.no_grad():
+            steps = best_steps(networks, record, x[those], y[those], own, rates[those])
+            states = layer_states(networks, record)
+        return list(zip(states, steps, batch_signal(record, 4).tolist(), strict=True))
+
+    for number, (states, (length, gain), signal) in enumerate(measured(slice(None))):
+        [(alone, (its_length, its_gain), its_signal)] = measured(slice(number, number + 1))
+        assert (length, gain, signal) == pytest.approx((its_length, its_gain, its_signal), rel=1e-3, abs=1e-6)
+        reference = trace(models[number], x[number], y[number], None if weight is None else weight[number, 0])
+        for state, other, layer in zip(states, alone, reference.layers, strict=True):
+            assert state.rms_delta == pytest.approx(layer.delta.square().mean().sqrt().item(), rel=1e-4)
+            np.testing.assert_array_equal(state.silent, other.silent)
+            np.testing.assert_allclose(state.saturation, other.saturation)
+            np.testing.assert_array_equal(state.weight, layer.weight)
 
 
 def test_a_run_that_fails_is_diagnosed(call: Call, tmp_path: Path) -> None:
@@ -319,12 +363,12 @@ def test_constant_loss_is_the_least_of_any_constant(
     logits = torch.linspace(-12, 12, 801, dtype=torch.float64)
     bce = torch.nn.functional.binary_cross_entropy_with_logits
     least = min(bce(logit.expand_as(y), y, pos_weight=positive_weight).item() for logit in logits)
-    assert constant_loss(y, positive_weight) == pytest.approx(least, abs=1e-3)
+    assert constant_loss(y, positive_weight).item() == pytest.approx(least, abs=1e-3)
     each = [
         bce(logits, row.expand_as(logits), pos_weight=positive_weight, reduction="none").min().item()
         for row in y
     ]
-    assert perfect_loss(y, positive_weight) == pytest.approx(np.mean(each), abs=1e-3)
+    assert perfect_loss(y, positive_weight).item() == pytest.approx(np.mean(each), abs=1e-3)
 
 
 @settings(max_examples=50, deadline=None)

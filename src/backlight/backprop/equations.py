@@ -70,6 +70,17 @@ def binary_cross_entropy(
     return total / _terms(y, batch_size)
 
 
+def binary_cross_entropies(logits: Tensor, y: Tensor, positive_weight: Tensor | None = None) -> Tensor:
+    """The mean BCE `[members]` of each member, of logits and targets `[members, batch, outputs]`.
+
+    `positive_weight [members, 1, outputs]` is as for `binary_cross_entropy`.
+    """
+    each = functional.binary_cross_entropy_with_logits(
+        logits, y, pos_weight=positive_weight, reduction="none"
+    )
+    return each.mean(dim=(-2, -1))
+
+
 def output_delta(
     logits: Tensor,
     y: Tensor,

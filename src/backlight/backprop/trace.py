@@ -45,13 +45,22 @@ class LayerTrace:
     weight_gradient: Tensor
     bias_gradient: Tensor
 
+    def __getitem__(self, number: int) -> "LayerTrace":
+        """That of one of many."""
+        tensors = [field.name for field in fields(self) if field.name != "name"]
+        return LayerTrace(self.name, *(getattr(self, name)[number] for name in tensors))
+
 
 @dataclass(frozen=True)
 class Trace:
-    """Every layer in the order of the forward pass, and the mean BCE of the batch (a scalar)."""
+    """Every layer in the order of the forward pass, and the mean BCE of the batch: a scalar, of many `[n]`."""
 
     layers: list[LayerTrace]
     loss: Tensor
+
+    def __getitem__(self, number: int) -> "Trace":
+        """That of one of many."""
+        return Trace([layer[number] for layer in self.layers], self.loss[number])
 
 
 def trace(
@@ -83,8 +92,39 @@ def trace(
         raise ValueError("backward=equations: only a SigmoidMLP has them; use backward=autograd")
     passed = Backpropagation(model).backward_pass(x, y, positive_weight, sample_weight)
     loss = equations.binary_cross_entropy(passed.logits, y, positive_weight, sample_weight)
-    names = [f"layers.{index}" for index in range(len(passed.deltas))]
-    return Trace(_of_one(names, model.linear_layers, passed, model.activation), loss.detach())
+    return Trace(_of_one(_names(passed.deltas), model.linear_layers, passed, model.activation), loss.detach())
+
+
+@torch.no_grad()
+def trace_many(
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    activation: Activation,
+    x: Rows,
+    y: Tensor,
+    positive_weight: Tensor | None = None,
+) -> Trace:
+    """`trace` of many networks of one shape by the equations, each on rows of its own.
+
+    Args:
+        weights: `[n, out, in]` of each layer.
+        biases: `[n, 1, out]` of each layer.
+        activation: of the hidden layers.
+        x: `[n, batch, features]`; of one network it may be sparse.
+        y: `[n, batch, outputs]`, in [0, 1].
+        positive_weight: `[n, 1, outputs]`, see `equations.binary_cross_entropy`.
+    """
+    forward = equations.forward(x, weights, biases, activation)
+    error = equations.output_delta(forward.logits, y, positive_weight)
+    deltas = equations.deltas(forward, weights, error, activation)
+    passed = BackwardPass(forward, deltas, equations.gradients(forward, deltas))
+    losses = equations.binary_cross_entropies(forward.logits, y, positive_weight)
+    return Trace(layers_of(_names(deltas), weights, passed, activation), losses)
+
+
+def _names(layers: Sequence[Tensor]) -> list[str]:
+    """Of the layers of a `SigmoidMLP`."""
+    return [f"layers.{index}" for index in range(len(layers))]
 
 
 @torch.no_grad()
@@ -136,11 +176,7 @@ def _of_one(
 ) -> list[LayerTrace]:
     """The record of one pass, without the leading axis; its weights are a copy, which no step will change."""
     weights = [layer.weight.detach().clone()[None] for layer in linear]
-    tensors = [field.name for field in fields(LayerTrace) if field.name != "name"]
-    return [
-        LayerTrace(layer.name, *(getattr(layer, name)[0] for name in tensors))
-        for layer in layers_of(names, weights, passed, activation)
-    ]
+    return [layer[0] for layer in layers_of(names, weights, passed, activation)]
 
 
 class AutogradRecorder:

@@ -42,7 +42,7 @@ class StopHopeless(Callback):
         """
         y = data.part("train")[1][:EVALUATION_ROWS]
         weight = loss.positive_weight
-        base = constant_loss(loss.targets(y), None if weight is None else weight.cpu())
+        base = constant_loss(loss.targets(y), None if weight is None else weight.cpu()).item()
         self._worst_start = max(base, loss_at_start)
 
     def is_hopeless(self, loss: float) -> bool:

@@ -1,7 +1,8 @@
 """What a symptom looks at, measured on networks and rows."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -9,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from backlight.backprop.activations import Activation
 from backlight.backprop.contributions import contributions
-from backlight.backprop.equations import binary_cross_entropy, forward
+from backlight.backprop.equations import binary_cross_entropies, forward
 from backlight.backprop.sparse import Rows, SparseRows, affine, squared_norms
-from backlight.backprop.trace import LayerTrace, Trace
+from backlight.backprop.trace import Trace, trace_many
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Neighbourhoods
-from backlight.model import SigmoidMLP
 
 ROWS_AT_ONCE = 8192
 MOST_NEIGHBOURHOOD_ROWS = 2000
@@ -22,53 +23,96 @@ NEIGHBOURS = 20
 STEP_LENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5, 1e6)
 
 
-def layer_states(record: Trace, model: SigmoidMLP) -> list[LayerState]:
-    """Every layer of a traced batch."""
-    return [
-        LayerState(
-            layer.name,
-            float(figures.rms_delta),
-            _numbers(figures.saturation),
-            _silent(layer),
-            _numbers(layer.weight),
-            _numbers(linear.bias.detach()),
+@dataclass(frozen=True)
+class Networks:
+    """Some of one shape, stacked.
+
+    Attributes:
+        weights: `[n, out, in]` of each layer.
+        biases: `[n, 1, out]` of each layer.
+        activation: of the hidden layers.
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor]
+    activation: Activation
+
+    @classmethod
+    def of(cls, parameters: Sequence[Sequence[Tensor]], activation: Activation) -> "Networks":
+        """From the weight and the bias of every layer of each, in turn."""
+        stacked = [torch.stack(same) for same in zip(*parameters, strict=True)]
+        return cls(stacked[::2], [bias[:, None] for bias in stacked[1::2]], activation)
+
+    def __getitem__(self, number: int) -> "Networks":
+        """One of them, still stacked."""
+        only = slice(number, number + 1)
+        return Networks(
+            [weight[only] for weight in self.weights], [bias[only] for bias in self.biases], self.activation
         )
-        for layer, figures, linear in zip(
-            record.layers, contributions(record.layers), model.linear_layers, strict=True
-        )
-    ]
+
+    def trace(self, x: Rows, y: Tensor, positive_weight: Tensor | None) -> Trace:
+        """See `trace_many`."""
+        return trace_many(self.weights, self.biases, self.activation, x, y, positive_weight)
 
 
-def best_step(
-    model: SigmoidMLP, record: Trace, x: Rows, y: Tensor, positive_weight: Tensor | None, rates: Tensor
-) -> tuple[float, float]:
+def layer_states(networks: Networks, record: Trace) -> list[list[LayerState]]:
+    """Every layer of each network in a record of all."""
+    layers = []
+    for layer, figures, bias in zip(
+        record.layers, contributions(record.layers), networks.biases, strict=True
+    ):
+        silent = (layer.slope == 0).all(dim=-2).numpy()
+        columns = (figures.saturation, layer.weight, bias[:, 0])
+        saturation, weight, own_bias = map(_numbers, columns)
+        of_each = zip(figures.rms_delta.tolist(), saturation, silent, weight, own_bias, strict=True)
+        layers.append([LayerState(layer.name, *numbers) for numbers in of_each])
+    return [list(states) for states in zip(*layers, strict=True)]
+
+
+@torch.no_grad()
+def best_steps(
+    networks: Networks, record: Trace, x: Rows, y: Tensor, positive_weight: Tensor | None, rates: Tensor
+) -> list[tuple[float, float]]:
     """Of how many learning rates a good step along the gradient is, at most a million; by how much it lowers the loss.
 
     Good is the shortest that gains half of what any gains.
 
     Args:
-        model: of the record; it is not changed.
+        networks: of the record; they are not changed.
         record: of x and y.
-        x, y: the batch.
-        positive_weight: of the loss.
-        rates: `[2]`: what the optimizer multiplies the gradient with, and its sign with (Adam and its kin
+        x, y, positive_weight: as for `trace_many`.
+        rates: `[n, 2]`: what the optimizer multiplies the gradient with, and its sign with (Adam and its kin
             take steps of about the same size in every weight).
     """
-    lengths = torch.tensor(STEP_LENGTHS, device=y.device).reshape(-1, 1, 1)
-    weights, biases = [], []
-    first, *others = record.layers
-    with torch.no_grad():
-        # The first layer, which may be wide, moves in proportion: a step of each length is not computed anew.
-        moved = affine(x, _step(first.weight_gradient, rates), _step(first.bias_gradient, rates))
-        a = model.activation.function(first.pre_activation - lengths * moved)
-        for source, layer in zip(model.linear_layers[1:], others, strict=True):
-            weights.append(source.weight - lengths * _step(layer.weight_gradient, rates))
-            biases.append(source.bias - lengths * _step(layer.bias_gradient, rates))
-        # Every length at once: as many networks, stacked.
-        stacked = forward(a, weights, biases, model.activation).logits
-        losses = [binary_cross_entropy(logits, y, positive_weight).item() for logits in stacked]
-    gains = record.loss.item() - np.array([math.inf if math.isnan(loss) else loss for loss in losses])
-    if gains.max() <= 0:
+    lengths = torch.tensor(STEP_LENGTHS).reshape(-1, 1, 1)
+
+    def moved(start: Tensor, step: Tensor) -> Tensor:
+        """Every length at once: as many networks, stacked."""
+        return (start[:, None] - lengths * step[:, None]).flatten(0, 1)
+
+    steps = [
+        (_step(layer.weight_gradient, rates), _step(layer.bias_gradient[:, None], rates))
+        for layer in record.layers
+    ]
+    # The first layer, which may be wide, moves in proportion: a step of each length is not computed anew.
+    a = networks.activation.function(moved(record.layers[0].pre_activation, affine(x, *steps[0])))
+    weights, biases = (
+        [moved(start, step) for start, step in zip(starts[1:], own, strict=True)]
+        for starts, own in zip((networks.weights, networks.biases), zip(*steps[1:], strict=True), strict=True)
+    )
+    logits = forward(a, weights, biases, networks.activation).logits
+    times = len(lengths)
+    if positive_weight is not None:
+        positive_weight = positive_weight.repeat_interleave(times, dim=0)
+    losses = binary_cross_entropies(logits, y.repeat_interleave(times, dim=0), positive_weight).nan_to_num(
+        nan=math.inf, posinf=math.inf
+    )
+    return [_shortest(gains) for gains in _numbers(record.loss[:, None] - losses.view(-1, times))]
+
+
+def _shortest(gains: Floats) -> tuple[float, float]:
+    """The least length that gains half of the most, and its gain."""
+    if not gains.max() > 0:
         return 0.0, 0.0
     # On a parabola half the gain is at three tenths of the best length: where it is flat, shorter is safer.
     chosen = int(np.argmax(gains >= gains.max() / 2))
@@ -76,49 +120,52 @@ def best_step(
 
 
 @torch.no_grad()
-def first_non_finite(model: SigmoidMLP, record: Trace, x: Rows, rates: Tensor) -> tuple[str, str] | None:
+def first_non_finite(network: Networks, record: Trace, x: Rows, rates: Tensor) -> tuple[str, str] | None:
     """The layer and the first tensor of it that one more step along the gradient makes infinite or NaN.
 
     In the order in which they are computed: what the last pass had, then each new weight, then the
     pre-activations. None if all stay finite.
 
     Args:
-        model, record, x, rates: as for `best_step`.
+        network: a single one.
+        record: of its pass over the rows x, which do not have the leading axis of many.
+        rates: `[2]`, as for `best_steps`.
     """
     for layer in record.layers:
         for name in ("weight", "pre_activation", "weight_gradient"):
             if not getattr(layer, name).isfinite().all():
                 return layer.name, name
     weights, biases = [], []
-    for source, layer in zip(model.linear_layers, record.layers, strict=True):
-        weights.append((source.weight - _step(layer.weight_gradient, rates))[None])
-        biases.append((source.bias - _step(layer.bias_gradient, rates))[None, None])
+    for weight, bias, layer in zip(network.weights, network.biases, record.layers, strict=True):
+        weights.append(weight - _step(layer.weight_gradient, rates))
+        biases.append(bias - _step(layer.bias_gradient, rates))
         if not (weights[-1].isfinite().all() and biases[-1].isfinite().all()):
             return layer.name, "weight"
-    passed = forward(x[None], weights, biases, model.activation)
+    passed = forward(x[None], weights, biases, network.activation)
     for layer, value in zip(record.layers, passed.pre_activations, strict=True):
         if not value.isfinite().all():
             return layer.name, "pre_activation"
     return None
 
 
-def constant_loss(y: Tensor, positive_weight: Tensor | None) -> float:
-    """The BCE of the best prediction that is the same for every row.
+def constant_loss(y: Tensor, positive_weight: Tensor | None) -> Tensor:
+    """The BCE `[…]` of the best prediction that is the same for every row of y `[…, rows, outputs]`.
 
     With the share q of positives and their weight p it is the entropy at `pq / (pq + 1 − q)`, weighted.
     """
-    q = y.double().mean(dim=0)
-    p = torch.ones_like(q) if positive_weight is None else positive_weight.double()
+    return _entropy(y.double().mean(dim=-2, keepdim=True), positive_weight)
+
+
+def perfect_loss(y: Tensor, positive_weight: Tensor | None) -> Tensor:
+    """The BCE `[…]` of predicting every target of y `[…, rows, outputs]` itself: 0 unless labels are smoothed."""
+    return _entropy(y.double(), positive_weight)
+
+
+def _entropy(q: Tensor, positive_weight: Tensor | None) -> Tensor:
+    """The least BCE where shares q are positive, and weigh as much."""
+    p = 1.0 if positive_weight is None else positive_weight.double()
     best = p * q / (p * q + 1 - q)
-    return float(-(torch.xlogy(p * q, best) + torch.xlogy(1 - q, 1 - best)).mean())
-
-
-def perfect_loss(y: Tensor, positive_weight: Tensor | None) -> float:
-    """The BCE of predicting every target itself: 0 unless labels are smoothed."""
-    targets = y.double()
-    p = torch.ones(y.shape[1], dtype=torch.float64) if positive_weight is None else positive_weight.double()
-    best = p * targets / (p * targets + 1 - targets)
-    return float(-(torch.xlogy(p * targets, best) + torch.xlogy(1 - targets, 1 - best)).mean())
+    return -(torch.xlogy(p * q, best) + torch.xlogy(1 - q, 1 - best)).mean(dim=(-2, -1))
 
 
 class RowsOnDisk(Protocol):
@@ -232,8 +279,8 @@ def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
     return Neighbourhoods(float(attainable), float(differs))
 
 
-def batch_signal(record: Trace, batch_size: int) -> float:
-    """The squared norm of a gradient over the variance of a batch's estimate of it.
+def batch_signal(record: Trace, batch_size: int) -> Tensor:
+    """The squared norm of a gradient over the variance of a batch's estimate of it, `[…]` as the loss of the record.
 
     `b·‖E g‖² / (E‖g‖² − ‖E g‖²)` over all weights and biases: the inverse of the simple noise scale, in
     batches (McCandlish et al. 2018, arXiv:1812.06162). Infinite where all rows agree.
@@ -242,15 +289,15 @@ def batch_signal(record: Trace, batch_size: int) -> float:
         record: of one pass over many rows.
         batch_size: b, rows of a batch.
     """
-    signal = power = 0.0
+    signal = power = torch.zeros(record.loss.shape, dtype=torch.float64)
     for layer in record.layers:
-        rows = len(layer.delta)
-        squares = layer.weight_gradient.double().square().sum() + layer.bias_gradient.double().square().sum()
-        signal += float(squares)
+        rows = layer.delta.shape[-2]
+        signal = signal + layer.weight_gradient.double().square().sum(dim=(-2, -1))
+        signal = signal + layer.bias_gradient.double().square().sum(dim=-1)
         inputs = 1 + squared_norms(layer.input.double())
-        power += float(rows * (layer.delta.double().square().sum(dim=-1) * inputs).sum())
+        power = power + rows * (layer.delta.double().square().sum(dim=-1) * inputs).sum(dim=-1)
     noise = power - signal
-    return batch_size * signal / noise if noise > 0 else math.inf
+    return torch.where(noise > 0, batch_size * signal / noise, math.inf)
 
 
 def row_keys(x: Rows | RowsOnDisk, y: Tensor) -> NDArray[np.int64]:
@@ -277,11 +324,11 @@ def _bits(numbers: Tensor) -> Tensor:
 
 
 def _step(gradient: Tensor, rates: Tensor) -> Tensor:
-    return rates[0] * gradient + rates[1] * gradient.sign()
-
-
-def _silent(layer: LayerTrace) -> NDArray[np.bool_]:
-    return (layer.slope == 0).all(dim=0).numpy()
+    """Of one network, or of many and rates `[n, 2]`."""
+    of_gradient, of_sign = rates[..., 0], rates[..., 1]
+    if rates.ndim > 1:
+        of_gradient, of_sign = of_gradient[:, None, None], of_sign[:, None, None]
+    return of_gradient * gradient + of_sign * gradient.sign()
 
 
 def _numbers(tensor: Tensor) -> Floats:

@@ -39,6 +39,8 @@ class Member:
     stop_hopeless: StopHopeless | None = None
     early_stopping: EarlyStopping | None = None
 
+    started: list[Tensor] = field(init=False)
+    """Weight and bias of every layer before the first step."""
     history: list[dict[str, np.float32]] = field(default_factory=list)
     """The metrics of every epoch, as in `metrics.csv`."""
     best_epoch: int = -1
@@ -51,6 +53,9 @@ class Member:
     """Why it failed."""
     seconds: float = 0.0
     """Its share of the time that training took."""
+
+    def __post_init__(self) -> None:
+        self.started = [parameter.detach().clone() for parameter in self.model.parameters()]
 
     @property
     def kinship(self) -> tuple[object, ...]:

@@ -50,5 +50,5 @@ class StopSick:
             y = member.data.part("train")[1][:EVALUATION_ROWS]
             self._base_losses[key] = constant_loss(
                 member.loss.targets(y), None if weight is None else weight.cpu()
-            )
+            ).item()
         return self._base_losses[key]

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.optim import Optimizer
 
+from backlight.backprop.equations import binary_cross_entropies
 from backlight.classifier import diverged
 from backlight.data.batches import EVALUATION_ROWS, EpochShuffle
 from backlight.data.module import ClassificationData
@@ -93,13 +93,11 @@ class _Task:
     def metrics(self, logits: Tensor, y: Tensor, metrics: Metrics) -> dict[str, Tensor]:
         """The loss and metrics `[members]` of rows `[members, rows, outputs]`."""
         members, rows, outputs = logits.shape
-        each = functional.binary_cross_entropy_with_logits(
-            logits, self.targets(y), pos_weight=self.positive_weight, reduction="none"
-        )
+        loss = binary_cross_entropies(logits, self.targets(y), self.positive_weight)
         probability = probabilities(logits.reshape(-1, outputs)).reshape(members, rows, -1)
         labels = labels_of(y.reshape(-1, outputs)).reshape(members, rows)
         found = metrics(probability.squeeze(2) if outputs == 1 else probability, labels)
-        return {"loss": each.mean(dim=(1, 2)), **found}
+        return {"loss": loss, **found}
 
 
 def _rows_of(data: ClassificationData, part: Part) -> Tensor:

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ Summaries = Iterable[tuple[Summary, int]]
 """And the step of each."""
 Kin = Sequence[tuple[Trial, Member]]
 
+TOGETHER = (
+    32  # examined at once: from there on little is gained, and it takes ten times the memory of a batch
+)
 WORTH_FORKING = 64  # folders to write
 WORTH_WRITING = 1024
 SECONDS_BETWEEN_WRITING = 30
@@ -100,7 +104,9 @@ class Recorder:
         """Write those that have ended."""
         ended, self._ended = self._ended, []
         measure_rows(member.data for _, member in ended)
-        for (trial, _), summary in zip(ended, forked_map(self._finish, ended, WORTH_FORKING), strict=True):
+        groups = [ended[first : first + TOGETHER] for first in range(0, len(ended), TOGETHER)]
+        summaries = chain.from_iterable(forked_map(self._finish, groups, WORTH_FORKING // TOGETHER))
+        for (trial, _), summary in zip(ended, summaries, strict=True):
             self._shown.pop(trial.number, None)
             self._take(trial, summary)
 
@@ -114,8 +120,15 @@ class Recorder:
             begin(folder, trial)
         self._add_events(folder, trial, self._epoch_summaries(trial, member))
 
-    def _finish(self, one: tuple[Trial, Member]) -> dict[str, Any]:
-        trial, member = one
+    def _finish(self, ended: Kin) -> list[dict[str, Any]]:
+        """Examine these, write the folder of each, and return their summaries."""
+        runs = [(trial.node, _evidence(trial, member), member.data) for trial, member in ended]
+        return [
+            self._write_folder(trial, member, diagnosis)
+            for (trial, member), diagnosis in zip(ended, Diagnosis.of_kin(runs), strict=True)
+        ]
+
+    def _write_folder(self, trial: Trial, member: Member, diagnosis: Diagnosis) -> dict[str, Any]:
         folder = self._folder(trial)
         if trial.number not in self._shown:
             begin(folder, trial)
@@ -131,12 +144,6 @@ class Recorder:
             "device": self._device,
         }
         _write_metrics(folder.metrics, member)
-        series = {
-            name: np.array([metrics[name] for metrics in member.history]) for name in _last(member.history)
-        }
-        ended = member.model if epochs else None
-        evidence = Evidence(trial.overrides, series, ended, member.error)
-        diagnosis = Diagnosis.of(trial.node, evidence, member.data)
         summary["diagnosis"] = diagnosis.as_data()
         closing = self._closing_summaries(trial, member, summary["metrics"], diagnosis)
         self._add_events(folder, trial, [*self._epoch_summaries(trial, member), *closing])
@@ -262,6 +269,12 @@ def _checkpoint_of(node: Node) -> dict[str, Any]:
         checkpoint = read_checkpoint(folder.checkpoint("last"))
     own = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "epoch", "global_step")
     return {key: value for key, value in checkpoint.items() if key not in own}
+
+
+def _evidence(trial: Trial, member: Member) -> Evidence:
+    series = {name: np.array([metrics[name] for metrics in member.history]) for name in _last(member.history)}
+    ended = member.model if member.history else None
+    return Evidence(trial.overrides, series, ended, member.error, member.started)
 
 
 def _last(history: Sequence[Mapping[str, np.float32]]) -> Mapping[str, np.float32]:
