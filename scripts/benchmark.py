@@ -40,6 +40,7 @@ from speed import (
     ratio,
     rows,
 )
+from training_alone import population_seconds, scikit_learn_seconds
 
 from backlight.command import config_folder
 from backlight.treat import Clinic, Patient, treated
@@ -192,6 +193,16 @@ def sweep(repeats: int) -> None:
             memory = f"{max(peaks) / 1e6:.0f}" if max(peaks) else "not measured"
             table.add_row(name, f"{trials:,}", f"{median:.1f}", f"{trials / median:.2f}", memory)
     report.show(table)
+    alone = Table("training alone, 1,000 networks", "Backlight, s", "scikit-learn, s", "times as fast")
+    seconds = [(population_seconds(), scikit_learn_seconds()) for _ in range(repeats)]
+    ours_alone, theirs_alone = map(list, zip(*seconds, strict=True))
+    alone.add_row(
+        "10-5-1, 800 rows, batch 32, 20 epochs",
+        f"{statistics.median(ours_alone):.2f}",
+        f"{statistics.median(theirs_alone):.2f}",
+        f"{median_ratio(theirs_alone, ours_alone):.1f}",
+    )
+    report.show(alone)
 
 
 def sequential(trials: int) -> tuple[float, int]:

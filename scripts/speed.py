@@ -105,19 +105,23 @@ def in_matrix_products(train: Callable[[], Any]) -> float:
 
 
 def measured(command: list[str], **environment: str) -> Cost:
-    """A Python process, in a folder that is deleted afterwards.
+    """A Python process, in a folder that is deleted in the end.
+
+    Not before: for half a minute after thousands of files were deleted, ext4 takes many times as long to make new ones.
 
     Raises:
         SystemExit: it failed.
     """
     variables = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **environment}
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+    folder = tempfile.TemporaryDirectory()
+    _folders.append(folder)
+    with tempfile.TemporaryFile() as said:
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *command],
             stdout=said,
             stderr=said,
-            cwd=folder,
+            cwd=folder.name,
             env=variables,
         )
         peak = ended(process)
@@ -126,6 +130,9 @@ def measured(command: list[str], **environment: str) -> Cost:
             said.seek(0)
             raise SystemExit(f"{' '.join(command)} failed:\n{said.read().decode()}")
     return Cost(seconds, peak)
+
+
+_folders: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def ended(process: "subprocess.Popen[bytes]") -> int:

@@ -147,7 +147,10 @@ def deltas(
     """
     contributions = [delta]
     for layer in range(len(weights) - 2, -1, -1):
-        error = torch.bmm(contributions[-1], weights[layer + 1], out=None if spare is None else spare[layer])
+        above, memory = contributions[-1], None if spare is None else spare[layer]
+        # Below a single output it is a product of numbers, for which bmm takes far longer.
+        multiply = torch.mul if above.shape[-1] == 1 else torch.bmm
+        error = multiply(above, weights[layer + 1], out=memory)
         contributions.append(
             activation.backward_(error, passed.pre_activations[layer], passed.activations[layer])
         )

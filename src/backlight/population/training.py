@@ -36,15 +36,16 @@ class _Task:
     """What members are to learn: rows and loss of each, as tensors with a leading member axis.
 
     Attributes:
-        x, y: of each part, the rows of all different data sets, one set after the other.
+        table: of each part, x and y `[rows, features + outputs]` of all different data sets, one set after the other.
+        features: columns of x.
         rows: of each part of one data set.
         data_set: `[members, 1]` int64, the number of each member's data set.
         smoothing: `[members, 1, 1]`
         positive_weight: `[members, 1, outputs]`, or None where no member has any.
     """
 
-    x: dict[Part, Tensor]
-    y: dict[Part, Tensor]
+    table: dict[Part, Tensor]
+    features: int
     rows: dict[Part, int]
     data_set: Tensor
     smoothing: Tensor
@@ -60,7 +61,7 @@ class _Task:
         one = torch.ones(some.num_outputs)
         return cls(
             {part: torch.cat([_rows_of(data, part) for data in sets.values()]).to(device) for part in parts},
-            {part: torch.cat([data.part(part)[1] for data in sets.values()]).to(device) for part in parts},
+            some.num_features,
             {part: len(some.part(part)[0]) for part in parts},
             torch.tensor([[numbers[id(member.data)]] for member in members], device=device),
             torch.tensor([[[member.loss.label_smoothing]] for member in members], device=device),
@@ -82,10 +83,9 @@ class _Task:
     def take(self, part: Part, index: Tensor) -> tuple[Tensor, Tensor]:
         """X and y `[members, rows, ·]` of row numbers `[members, rows]`."""
         place = (index + self.data_set * self.rows[part]).flatten()
-        x, y = (
-            rows[part].index_select(0, place) for rows in (self.x, self.y)
-        )  # `[…]` takes five times as long
-        return x.unflatten(0, index.shape), y.unflatten(0, index.shape)
+        rows = self.table[part].index_select(0, place)  # `[…]` takes five times as long
+        table = rows.unflatten(0, index.shape)
+        return table[..., : self.features], table[..., self.features :]
 
     def targets(self, y: Tensor) -> Tensor:
         return y * (1 - self.smoothing) + self.smoothing / 2
@@ -101,10 +101,10 @@ class _Task:
 
 
 def _rows_of(data: ClassificationData, part: Part) -> Tensor:
-    """X of a part; sparse rows are not stacked but trained alone."""
-    x = data.part(part)[0]
+    """X and y of a part, side by side; sparse rows are not stacked but trained alone."""
+    x, y = data.part(part)
     assert isinstance(x, Tensor)
-    return x
+    return torch.cat([x, y], dim=1)
 
 
 class Judge(Protocol):
@@ -233,7 +233,7 @@ class Population:
 
     def _train_epoch(self) -> dict[str, Tensor]:
         """Make the steps of an epoch; returns the metrics `[members]` of what they saw."""
-        task, index, logits = self._task, self._order(), []
+        task, index, logits, labels = self._task, self._order(), [], []
         lr = torch.tensor([_rate(member.optimizer) for member in self._members], device=self._device)
         batch_size = self._members[0].data.rows_per_step
         of_member = max(parameter[0].numel() for parameter in self._optimizer.parameters)
@@ -241,7 +241,8 @@ class Population:
             for batch in index.split(batch_size, dim=1):
                 x, y = task.take("train", batch)
                 logits.append(self._step(x, task.targets(y), lr))
-        return task.metrics(torch.cat(logits, dim=1), task.take("train", index)[1], cheap_metrics)
+                labels.append(y)
+        return task.metrics(torch.cat(logits, dim=1), torch.cat(labels, dim=1), cheap_metrics)
 
     def _order(self) -> Tensor:
         """The row numbers `[members, rows]` of an epoch; members of one seed see the same batches."""
