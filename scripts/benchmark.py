@@ -179,23 +179,28 @@ def sweep(repeats: int) -> None:
 
     Of those that take seconds for a trial only 20 are run, and a trial's share of them is what counts.
     """
-    table = Table("what", "trials", "seconds", "trials / s", "peak memory, MB")
     peers: dict[str, tuple[Callable[[int], tuple[float, int]], tuple[int, ...]]] = {
         "Backlight": (ours, (10, 100, 1000, 10_000)),
         "Backlight, sweep=sequential": (sequential, (20,)),
         "Lightning + Hydra, as documented": (theirs, (20,)),
         "scikit-learn, GridSearchCV(MLPClassifier, n_jobs=-1)": (grid_search, (1000,)),
     }
-    for name, (run, sizes) in peers.items():
-        for trials in sizes:
-            seconds, peaks = zip(*(run(trials) for _ in range(repeats)), strict=True)
-            median = statistics.median(seconds)
-            memory = f"{max(peaks) / 1e6:.0f}" if max(peaks) else "not measured"
-            table.add_row(name, f"{trials:,}", f"{median:.1f}", f"{trials / median:.2f}", memory)
+    costs: dict[tuple[str, int], list[tuple[float, int]]] = {}
+    ours_alone, theirs_alone = [], []
+    for _ in range(repeats):
+        for name, (run, sizes) in peers.items():
+            for trials in sizes:
+                costs.setdefault((name, trials), []).append(run(trials))
+        ours_alone.append(population_seconds())
+        theirs_alone.append(scikit_learn_seconds())
+    table = Table("what", "trials", "seconds", "trials / s", "peak memory, MB")
+    for (name, trials), measurements in costs.items():
+        seconds, peaks = zip(*measurements, strict=True)
+        median = statistics.median(seconds)
+        memory = f"{max(peaks) / 1e6:.0f}" if max(peaks) else "not measured"
+        table.add_row(name, f"{trials:,}", f"{median:.1f}", f"{trials / median:.2f}", memory)
     report.show(table)
     alone = Table("training alone, 1,000 networks", "Backlight, s", "scikit-learn, s", "times as fast")
-    seconds = [(population_seconds(), scikit_learn_seconds()) for _ in range(repeats)]
-    ours_alone, theirs_alone = map(list, zip(*seconds, strict=True))
     alone.add_row(
         "10-5-1, 800 rows, batch 32, 20 epochs",
         f"{statistics.median(ours_alone):.2f}",
