@@ -94,6 +94,28 @@ HEALTHY_NETWORK = {
 }  # fmt: skip
 
 
+REFERENCES = (
+    "model.hidden=[8] model.activation=tanh optimizer=adam optimizer.lr=0.01",
+    "model.hidden=[32] model.activation=tanh optimizer=adam optimizer.lr=0.01",
+    "model.hidden=[64,64] model.activation=relu optimizer=adam optimizer.lr=0.003",
+    "model.hidden=[32] model.activation=gelu optimizer=adamw optimizer.lr=0.01 optimizer.weight_decay=0.1",
+)
+"""What a healthy run on any of the rows may look like; one learns as long as its validation loss falls."""
+UNTIL_IT_RISES = "trainer.max_epochs=100 callbacks=early_stopping"
+
+
+def references(case: Case) -> list[list[str]]:
+    """Healthy runs on the rows of a sick one, where there are any."""
+    sick = ("data.batch_size", "data.standardize")
+    rows = [
+        override
+        for override in case.overrides
+        if override.lstrip("+").startswith(("data=", "data.", "seed=")) and not override.startswith(sick)
+    ]
+    weight = ["loss.positive_weight=balanced"] if case.symptom == "class_imbalance" else []
+    return [[*rows, *line.split(), *UNTIL_IT_RISES.split(), *weight] for line in REFERENCES]
+
+
 def planted(which: str) -> Iterator[Case]:
     """The sick cases of a set."""
     number = SETS.index(which)

@@ -27,7 +27,7 @@ def test_a_sick_run_is_cured_and_says_how(train: Train, call: Call, tmp_path: Pa
     assert result.code == 0, result.err
     lines = dict(re.findall(r"^(\w+(?: \w+)?) {2,}(.*)$", result.out, re.MULTILINE))
     assert lines["before"].startswith("learning rate too low, base rate, loss 0.7")
-    assert lines["outcome"] == "healthy after 4 trainings"
+    assert lines["outcome"] == "healthy, in 1 of 8 attempts and 4 trainings"
     assert lines["after"].startswith("healthy")
     cured = json.loads((tmp_path / lines["run folder"] / "summary.json").read_text())
     assert cured["diagnosis"] == []
@@ -42,10 +42,22 @@ def test_a_sick_run_is_cured_and_says_how(train: Train, call: Call, tmp_path: Pa
 
 def test_no_more_is_tried_than_allowed(train: Train, call: Call, tmp_path: Path) -> None:
     train(*QUICK, "data=moons", "data.label_noise=0.5", "optimizer=adam", folder="sick")
-    result = call("treat", "run=sick", "folder=attempts", "max_attempts=3")
-    assert result.out.count("tried  ") == 3
-    assert "after 3 trainings" in result.out
-    assert len(list((tmp_path / "attempts").glob("*/*/summary.json"))) == 3
+    result = call("treat", "run=sick", "folder=attempts", "max_attempts=2")
+    trainings = result.out.count("tried  ")
+    assert 2 < trainings <= 8
+    assert f"in 2 of 2 attempts and {trainings} trainings" in result.out
+    assert sorted(path.name for path in (tmp_path / "attempts").iterdir()) == ["0", "1"]
+    assert len(list((tmp_path / "attempts").glob("*/*/summary.json"))) == trainings
+
+
+def test_where_nothing_helps_the_next_best_run_is_gone_on_with(train: Train, call: Call) -> None:
+    train(
+        *QUICK, "data=spirals", "optimizer=rmsprop", "optimizer.lr=1", "model.hidden=[16]", "trainer.max_epochs=30",
+        folder="sick",
+    )  # fmt: skip
+    said = call("treat", "run=sick", "folder=attempts").out
+    first, _, rest = said.partition("back to")
+    assert "kept" not in first and "outcome      healthy" in rest
 
 
 def test_a_failed_run_is_treated(train: Train, call: Call) -> None:

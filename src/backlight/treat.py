@@ -28,7 +28,7 @@ from backlight.sweep.launch import Sweep
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # remedies of one round: the likeliest come first
-HELPS = 0.01  # by how much, relative, a loss must be lower
+HELPS = 0.01  # by how much, relative, what is missing to perfect predictions must be less
 OF_THE_DATA = ("leakage", "label_noise")  # only other rows, or other labels, are a cure
 SEVERITY = {"fatal": 3, "serious": 2, "warning": 1}
 
@@ -42,9 +42,11 @@ class Patient:
     diagnosis: Diagnosis
     loss: float
     """Of the validation rows, or of the training rows where there are none; infinite of a run that failed."""
+    changes: tuple[str, ...] = ()
+    """What was changed in the run that is treated, one after the other."""
 
     @classmethod
-    def of(cls, folder: RunFolder, recipe: Recipe | None = None) -> "Patient":
+    def of(cls, folder: RunFolder, recipe: Recipe | None = None, changes: tuple[str, ...] = ()) -> "Patient":
         """The run of this folder.
 
         Raises:
@@ -55,7 +57,7 @@ class Patient:
         losses = series.get("val/loss", series.get("train/loss"))
         failed = diagnosis.seen.error is not None or losses is None or not len(losses)
         loss = math.inf if failed else float(losses[-1])  # type: ignore[index]  # not None
-        return cls(folder, recipe or Recipe.of(folder), diagnosis, loss)
+        return cls(folder, recipe or Recipe.of(folder), diagnosis, loss, changes)
 
     @property
     def ailments(self) -> list[Finding]:
@@ -69,8 +71,16 @@ class Patient:
 
     @property
     def illness(self) -> tuple[int, float]:
-        """What to bring down: how bad the main symptom is, and among equals the loss."""
-        return SEVERITY[self.ailments[0].severity] if self.ailments else 0, self.loss
+        """What to bring down: how bad the main symptom is, and among equals what is missing to perfect predictions.
+
+        That is 1 of knowing the class shares only: losses do not compare where they are weighted or smoothed.
+        """
+        seen = self.diagnosis.seen
+        missing = 1 - seen.progress("val" if len(seen.loss("val")) else "train")
+        return (
+            SEVERITY[self.ailments[0].severity] if self.ailments else 0,
+            math.inf if math.isinf(self.loss) or math.isnan(missing) else missing,
+        )
 
     @property
     def verdict(self) -> str:
@@ -79,8 +89,8 @@ class Patient:
 
     def is_better_than(self, other: "Patient") -> bool:
         """By more than chance."""
-        (severity, loss), (before, loss_before) = self.illness, other.illness
-        return severity < before or (severity == before and loss < loss_before * (1 - HELPS))
+        (severity, missing), (before, missing_before) = self.illness, other.illness
+        return severity < before or (severity == before and missing < missing_before * (1 - HELPS))
 
     def remedies(self) -> list[str]:
         """Overrides that may help, those against the main finding first."""
@@ -108,7 +118,7 @@ def treat(*, run: str, folder: str, max_attempts: Count) -> Patient:
     Args:
         run: its run folder.
         folder: for the attempts, each a run folder.
-        max_attempts: trainings in all.
+        max_attempts: rounds, in each of which the likeliest remedies are tried at once.
 
     Raises:
         BacklightError: the run cannot be read.
@@ -121,32 +131,51 @@ def treat(*, run: str, folder: str, max_attempts: Count) -> Patient:
 def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
     """Treat a run, and print how it goes; returns the best of all.
 
-    In each round the likeliest remedies are tried on the best run so far, and the one that helps most is kept.
+    In each round the likeliest remedies are tried on the best run that has any left: what helps is kept, and where
+    nothing does, the next best run goes on.
     """
-    best, kept, tried, attempts = sick, list[str](), set[str](), 0
-    _say(f"{'run':13}{best.folder.shown}", f"{'before':13}{_state(best)}")
+    best, attempts = sick, 0
+    patients = [sick]
+    known = [sick.recipe.overrides]
+    _say(f"{'run':13}{sick.folder.shown}", f"{'before':13}{_state(sick)}")
     while not best.is_healthy and attempts < max_attempts:
-        remedies = [overrides for overrides in best.remedies() if overrides not in tried]
-        remedies = remedies[: min(AT_ONCE, max_attempts - attempts)]
-        if not remedies:
+        for patient in sorted(patients, key=lambda patient: patient.illness):
+            recipes = {
+                overrides: recipe
+                for overrides in patient.remedies()
+                if (recipe := patient.recipe.changed(overrides, clinic.loader)).overrides not in known
+            }
+            if recipes:
+                break
+        else:
             break
-        attempts += len(remedies)
-        tried.update(remedies)
-        patients = clinic.train([best.recipe.changed(overrides, clinic.loader) for overrides in remedies])
-        for overrides, patient in zip(remedies, patients, strict=True):
-            _say(f"{'tried':13}{overrides}", f"{'':13}{_state(patient)}")
-        first = min(range(len(patients)), key=lambda index: patients[index].illness)
-        if patients[first].is_better_than(best):
-            best = patients[first]
-            kept.append(remedies[first])
-            tried = set()
-            _say(f"{'kept':13}{kept[-1]}")
-    outcome = "healthy" if best.is_healthy else "better, not healthy" if kept else "no remedy helped"
-    _say(f"{'outcome':13}{outcome} after {attempts} trainings", f"{'before':13}{_state(sick)}")
-    if kept:
+        attempts += 1
+        likeliest = list(recipes)[:AT_ONCE]
+        known += [recipes[overrides].overrides for overrides in likeliest]
+        if patient is not best:
+            _say(f"{'back to':13}{' '.join(patient.changes) or 'the run itself'}")
+        treated = clinic.train(
+            [recipes[overrides] for overrides in likeliest],
+            [(*patient.changes, overrides) for overrides in likeliest],
+        )
+        for each in treated:
+            _say(f"{'tried':13}{each.changes[-1]}", f"{'':13}{_state(each)}")
+        patients += treated
+        first = min(treated, key=lambda patient: patient.illness)
+        if first.is_better_than(best):
+            best = first
+            _say(f"{'kept':13}{best.changes[-1]}")
+    outcome = (
+        "healthy" if best.is_healthy else "better, not healthy" if best is not sick else "no remedy helped"
+    )
+    _say(
+        f"{'outcome':13}{outcome}, in {attempts} of {max_attempts} attempts and {len(patients) - 1} trainings",
+        f"{'before':13}{_state(sick)}",
+    )
+    if best is not sick:
         _say(
             f"{'after':13}{_state(best)}",
-            f"{'changed':13}{' '.join(kept)}",
+            f"{'changed':13}{' '.join(best.changes)}",
             f"{'run folder':13}{best.folder.shown}",
             f"{'command':13}{best.recipe.command}",
         )
@@ -165,10 +194,10 @@ class Clinic:
         self._rounds = 0
         self.loader = GlobalHydra.instance().config_loader()
 
-    def train(self, recipes: Sequence[Recipe]) -> list[Patient]:
-        """Train these recipes, and look at what came of them."""
+    def train(self, recipes: Sequence[Recipe], changes: Sequence[tuple[str, ...]]) -> list[Patient]:
+        """Train these recipes, each with what was changed in it, and look at what came of them."""
         folders = self.launch([recipe.overrides for recipe in recipes])
-        return [Patient.of(folder, recipe) for folder, recipe in zip(folders, recipes, strict=True)]
+        return [Patient.of(*each) for each in zip(folders, recipes, changes, strict=True)]
 
     def launch(self, overrides: Sequence[Sequence[str]]) -> list[RunFolder]:
         """Train runs with these overrides; returns their folders."""

@@ -55,6 +55,10 @@ SICK = {
     ],
     "learning_rate_too_low": ["experiment=reference", "trainer.max_epochs=100"],
     "vanishing_gradient": ["experiment=vanishing_gradients", "trainer.max_epochs=10"],
+    "too_few_epochs": [
+        "data=hastie", "data.n_samples=1500", "optimizer.lr=0.1", "model.hidden=[24,24]", "model.activation=tanh",
+        "trainer.max_epochs=5",
+    ],
     "symmetric_neurons": ["data=moons", "model.init=constant", "trainer.max_epochs=10"],
     "dead_units": [
         "data=circles", "model.activation=relu", "model.hidden=[40,40]", "optimizer.lr=3", "trainer.max_epochs=10",

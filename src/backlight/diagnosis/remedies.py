@@ -272,6 +272,7 @@ REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "unscaled_features": _against_bad_scale,
     "vanishing_gradient": _against_vanishing,
     "learning_rate_too_low": _against_low_rate,
+    "too_few_epochs": lambda seen: [_longer(seen), ADAM, SMALL_BATCHES],
     "plateau": _against_saddles,
     "base_rate": _against_saddles,
     "leakage": lambda seen: [SEPARATE],

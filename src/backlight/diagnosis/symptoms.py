@@ -76,6 +76,10 @@ SETTLED = 0.05
 """Fall of the loss over the last fifth of the epochs, relative to the base-rate loss: at that pace, as many epochs again
 would gain a quarter of what is there to gain."""
 
+UNFINISHED = 0.02
+"""The same of a run that is not at its end: as many epochs again would gain twice what HARDLY_LEARNED is. No healthy run
+that has learned what others learn of its rows has more (calibration set)."""
+
 RISE, RISE_ROWS = 0.1, 150
 """Rise of the validation loss from its lowest value, relative to the base-rate loss. The mean of 150 rows has a
 standard error of about 0.06 of it; both values are of the same rows, so chance moves their difference by less. Of
@@ -348,6 +352,24 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
     )
 
 
+def too_few_epochs(seen: Observations) -> Finding | None:
+    """The loss was still falling fast, and far from its floor, when training ended."""
+    loss = seen.loss("train")
+    if len(loss) < max(5, seen.settings.max_epochs) or not HARDLY_LEARNED <= seen.progress() < LEARNED:
+        return None
+    if learning_rate_too_low(seen) is not None or oscillating(seen) is not None:
+        return None
+    pace = _late_fall(seen) / seen.base_loss
+    if not pace > UNFINISHED:
+        return None
+    return Finding(
+        "too_few_epochs",
+        "warning",
+        _last_step(seen),
+        {"fall_in_the_last_fifth_over_base_rate_loss": pace, "progress": seen.progress()},
+    )
+
+
 def plateau(seen: Observations) -> Finding | None:
     """The loss has stopped far from its floor: a saddle or a local minimum, as XOR has (Rumelhart et al. 1986)."""
     loss = seen.loss("train")
@@ -435,6 +457,9 @@ def label_noise(seen: Observations) -> Finding | None:
     )
     if nearby is None or nearby.noise < NOISY or accuracy > 1 - nearby.noise / 2:
         return None
+    # One that is on its way may come to know better.
+    if learning_rate_too_low(seen) is not None or too_few_epochs(seen) is not None:
+        return None
     return Finding(
         "label_noise",
         "warning",
@@ -469,6 +494,7 @@ SYMPTOMS: dict[str, Symptom] = {
         saturated_neurons,
         vanishing_gradient,
         learning_rate_too_low,
+        too_few_epochs,
         class_imbalance,
         plateau,
         leakage,
@@ -552,9 +578,10 @@ def _late_share(seen: Observations) -> float:
 
 
 def _late_fall(seen: Observations) -> float:
-    """By how much the loss fell in the last fifth of the epochs."""
+    """By how much the loss fell in the last fifth of the epochs, at the pace of whole epochs."""
     loss = seen.loss("train")
-    return float(loss[len(loss) - 1 - len(loss) // 5] - loss[-1])
+    epochs = max(1, len(loss) // 5)
+    return float(loss[-1 - epochs] - loss[-1]) / epochs * len(loss) / 5
 
 
 def _copies(layer: LayerState) -> list[int]:
