@@ -99,8 +99,9 @@ def _row_of_file(
     line = chunk.rows[row - seen : row - seen + 1]
     if label is None:
         if not isinstance(line, pd.DataFrame) or target not in line.columns:
+            lacks = f"has no column '{target}'" if target else "does not tell it"
             raise BacklightError(
-                f"label: the true class is needed, and {path} has no column '{target or 'of the target'}'; "
+                f"label: the true class is needed, and {path} {lacks}; "
                 f"give label=…; allowed: {', '.join(network.class_names)}"
             )
         label = as_text(line[target])[0]

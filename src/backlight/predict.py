@@ -81,7 +81,9 @@ def predict(
                 rows += len(predictions)
         if rows == 0:
             raise BacklightError(f"input={input}: holds no rows")
-    get_console().print(f"{rows:,} rows predicted: {output}", soft_wrap=True, highlight=False)
+    get_console().print(
+        f"{rows:,} {'row' if rows == 1 else 'rows'} predicted: {output}", soft_wrap=True, highlight=False
+    )
     return rows
 
 

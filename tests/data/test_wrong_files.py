@@ -99,7 +99,7 @@ def when(at: Path) -> None:
         (
             lambda at: files.images(at / "d/x"),
             "data=images data.path=d/x/down",
-            "has 0 sub-folders with images",
+            "two or more sub-folders with images are needed",
         ),
         (broken_image, "data=images data.path=d data.size=8", "files cannot be read as images"),
         (broken_image, "data=images data.path=d data.size=8", "down/broken.png"),
@@ -133,7 +133,7 @@ def when(at: Path) -> None:
         ),
         (lengths_do_not_fit, "data=audio data.path=d.npz", "lengths add up to 9, x has 10 frames"),
         (one_tag, "data=tagging data.path=d.txt", "every token has the tag 'X'"),
-        (no_tag, "data=tagging data.path=d.txt", "d.txt: line 4 has 1 columns"),
+        (no_tag, "data=tagging data.path=d.txt", "d.txt: line 4 has too few columns (1)"),
         (None, "data=tagging data.path=d.txt", "d.txt: no such file"),
         (latin, "data=text data.path=d.csv", "d.csv: not UTF-8 text at byte"),
         (empty_texts, "data=text data.path=d.csv", "no n-gram is in 2 training texts"),

@@ -190,7 +190,7 @@ class AudioEncoder:
             list(threads.map(one, range(len(paths))))
         if broken:
             raise BacklightError(
-                f"{len(broken)} files cannot be used as recordings, the first being "
+                f"{len(broken)} of {len(paths)} files cannot be used as recordings, the first being "
                 f"{min(broken)}; repair or remove them"
             )
 

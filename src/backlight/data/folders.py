@@ -64,7 +64,7 @@ def read_folder(path: str, suffixes: Collection[str], what: str) -> Folder:
             parts += [part] * len(found)
     if len(set(classes)) < 2:
         raise BacklightError(
-            f"data.path={path}: has {len(set(classes))} sub-folders with {what}, one per class; two or more are needed"
+            f"data.path={path}: two or more sub-folders with {what} are needed, one per class; it has {len(set(classes))}"
         )
     return Folder(files, classes, np.array(parts, dtype=np.int64) if by_part else None)
 

@@ -178,7 +178,7 @@ class ImageEncoder:
                 list(threads.map(one, range(start, min(start + PATHS_AT_ONCE, len(paths)))))
         if broken:
             raise BacklightError(
-                f"{len(broken)} files cannot be read as images, the first being "
+                f"{len(broken)} of {len(paths)} files cannot be read as images, the first being "
                 f"{min(broken)}; repair or remove them"
             )
 

@@ -155,7 +155,7 @@ def _tokens(
         return []
     if len(fields) < (2 if tag_column == -1 else max(token_column, tag_column or 1)):
         raise BacklightError(
-            f"{path}: line {number} has {len(fields)} columns; a token in column {token_column} and, to "
+            f"{path}: line {number} has too few columns ({len(fields)}); a token in column {token_column} and, to "
             "learn from, a tag are needed (data.token_column, data.tag_column)"
         )
     tag = "" if tag_column is None else fields[tag_column - 1 if tag_column > 0 else -1].strip()
