@@ -7,7 +7,6 @@ costs at most what the weight gradient itself costs, batch × in × out, and is 
 it is asked for.
 """
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -93,16 +92,14 @@ class LayerContributions:
     @property
     def layer_gsnr(self) -> Tensor:
         """`gsnr` over all parameters of the layer together."""
-        layer, rows = self.layer, self.layer.delta.shape[-2]
-        squares = _norm(layer.weight_gradient).square() + layer.bias_gradient.square().sum(dim=-1)
-        power = (_norm(layer.delta, dim=-1).square() * self._squared_inputs).mean(dim=-1)
-        return _ratio_to_noise(squares / rows**2, power)
+        _, _, gradient, power, _ = self.sums
+        return _layer_gsnr(gradient, power, self.layer.delta.shape[-2])
 
     @cached_property
     def rms_delta(self) -> Tensor:
         """Root mean square of delta over rows and neurons."""
-        delta = self.layer.delta
-        return _norm(delta) / math.sqrt(delta.shape[-2] * delta.shape[-1])
+        rows, neurons = self.layer.delta.shape[-2:]
+        return (self._squared_deltas.sum(dim=-1) / (rows * neurons)).sqrt()
 
     @property
     def survival(self) -> Tensor:
@@ -112,7 +109,20 @@ class LayerContributions:
         """
         if self.above is None:
             return torch.ones_like(self.rms_delta)
-        return torch.where(self.above.rms_delta > 0, self.rms_delta / self.above.rms_delta, torch.nan)
+        return _ratio_or_nan(self.rms_delta, self.above.rms_delta)
+
+    @property
+    def sums(self) -> list[Tensor]:
+        """What the figures of the whole layer are made of, `[…]` each; see `layer_figures`.
+
+        The sum of the squares of its deltas, `layer_saturation`, the squared norm of its gradient and the sum of
+        those of the gradients `g_b`, and `update_to_weight`.
+        """
+        layer = self.layer
+        squares = _norm(layer.weight_gradient).square() + layer.bias_gradient.square().sum(dim=-1)
+        deltas = self._squared_deltas
+        power = (deltas * self._squared_inputs).sum(dim=-1)
+        return [deltas.sum(dim=-1), self.layer_saturation, squares, power, self.update_to_weight]
 
     @property
     def update_to_weight(self) -> Tensor:
@@ -131,6 +141,11 @@ class LayerContributions:
         return torch.lt(
             size, SATURATED, out=size
         )  # as numbers at once: by way of booleans takes thrice as long
+
+    @cached_property
+    def _squared_deltas(self) -> Tensor:
+        """`Σ delta_b²` over the neurons, `[…, batch]`"""
+        return _norm(self.layer.delta, dim=-1).square()
 
     @cached_property
     def _squared_inputs(self) -> Tensor:
@@ -153,6 +168,34 @@ def contributions(
         above = result[-1] if result else None
         result.append(LayerContributions(layers[index], above, None if updates is None else updates[index]))
     return result[::-1]
+
+
+def layer_figures(sums: Tensor, rows: Tensor, neurons: Tensor) -> Tensor:
+    """`rms_delta`, `survival`, `layer_saturation`, `layer_gsnr` and `update_to_weight` of every layer and record.
+
+    Those of many records cost hardly more than those of one. The last layer's survival, 1 by definition, is NaN.
+
+    Args:
+        sums: `[layers, 5, records]`, see `LayerContributions.sums`.
+        rows: `[records]`, of each batch.
+        neurons: `[layers, 1]`, of each layer.
+
+    Returns:
+        `[layers, 5, records]`
+    """
+    deltas, saturation, gradient, power, update = sums.unbind(dim=1)
+    rms = (deltas / (rows * neurons)).sqrt()
+    survival = torch.full_like(rms, torch.nan)
+    survival[:-1] = _ratio_or_nan(rms[:-1], rms[1:])
+    return torch.stack([rms, survival, saturation, _layer_gsnr(gradient, power, rows), update], dim=1)
+
+
+def _layer_gsnr(gradient: Tensor, power: Tensor, rows: Tensor | int) -> Tensor:
+    return _ratio_to_noise(gradient / rows**2, power / rows)
+
+
+def _ratio_or_nan(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.where(whole > 0, part / whole, torch.nan)
 
 
 def _norm(tensor: Tensor, dim: int | tuple[int, int] = (-2, -1)) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from backlight.backprop.activations import Activation
-from backlight.backprop.contributions import LayerContributions, contributions
+from backlight.backprop.contributions import LayerContributions, contributions, layer_figures
 from backlight.backprop.step import BackwardPass, PassMemory
 from backlight.backprop.trace import LayerTrace, layers_of
 from backlight.callbacks.backprop_plots import Moment, heat_map, network
@@ -75,8 +75,9 @@ class BackpropMonitor(StepObserver, Callback):
         self._before: list[Tensor] = []
         self._waiting: dict[int, _Waiting] = {}
         """By the rows of their batches; those of one size at a time."""
-        self._large: list[tuple[int, Tensor]] = []
-        """Steps of large records, and their figures `[layers, FIGURES, 1]`, that are not yet written."""
+        self._neurons = torch.empty(0)
+        self._large: list[tuple[int, int, Tensor]] = []
+        """Steps and rows of large records that are not yet written, and the sums of their layers `[layers, 5, 1]`."""
         self._records = 0
         self._heat: History[tuple[int, Tensor]] = History(COLUMNS)
         self._moments: History[Moment] = History(MOMENTS)
@@ -92,6 +93,7 @@ class BackpropMonitor(StepObserver, Callback):
         self._weights = [layer.weight.detach() for layer in self._layers.values()]
         self._weight_entries = sum(weight.numel() for weight in self._weights)
         self._before = [torch.empty_like(weight) for weight in self._weights]
+        self._neurons = torch.tensor([[len(weight)] for weight in self._weights], device=pl_module.device)
         self._waiting, self._large = {}, []
         assert trainer.max_epochs is not None
         self._steps_per_epoch = steps_per_epoch(trainer)
@@ -134,7 +136,7 @@ class BackpropMonitor(StepObserver, Callback):
         if entries > WAITING_ENTRIES or not isinstance(passed.forward.x, Tensor):
             torch._foreach_copy_(self._before, self._weights)
             weights = [weight[None] for weight in self._weights]
-            self._large.append((step, self._measure([step], passed, weights)))
+            self._large.append((step, rows, self._measure([step], passed, weights)))
         else:
             if rows not in self._waiting:
                 self._waiting[rows] = _Waiting(passed, self._weights, WAITING_ENTRIES // entries)
@@ -146,7 +148,7 @@ class BackpropMonitor(StepObserver, Callback):
             sizes = torch._foreach_norm(self._before)
             torch._foreach_sub_(self._before, self._weights)
             updates = torch.stack(torch._foreach_norm(self._before)) / torch.stack(sizes)
-            self._large[-1][1][:, -1] = updates[:, None]
+            self._large[-1][2][:, -1] = updates[:, None]
             if len(self._large) == LARGE_TOGETHER:
                 self._write_waiting()
             return
@@ -196,7 +198,7 @@ class BackpropMonitor(StepObserver, Callback):
         weights: Sequence[Tensor],
         updates: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """The figures `[layers, FIGURES, steps]` of passes over batches of one size, with the weights of each."""
+        """The sums `[layers, 5, steps]` of passes over batches of one size, with the weights of each."""
         traced = layers_of(list(self._layers), weights, passed, self._activation)
         layers = contributions(traced, updates)
         for index, step in enumerate(steps):
@@ -210,24 +212,27 @@ class BackpropMonitor(StepObserver, Callback):
         ):
             # Not of every step: history has others nearby.
             self._latest = _moment(steps[-1], traced, len(steps) - 1)
-        return torch.stack([torch.stack(_figures(layer)) for layer in layers])
+        return torch.stack([torch.stack(layer.sums) for layer in layers])
 
     def _write_waiting(self) -> None:
         """Work up the records that wait, and write their figures and others'."""
         if self._large:
             large, self._large = self._large, []
-            self._write([step for step, _ in large], torch.cat([figures for _, figures in large], dim=-1))
-        for waiting in self._waiting.values():
+            sums = torch.cat([each for *_, each in large], dim=-1)
+            self._write([step for step, *_ in large], [rows for _, rows, _ in large], sums)
+        for size, waiting in self._waiting.items():
             steps, ended = waiting.steps[: waiting.ended], waiting.ended  # without one of a step that failed
             if steps:
                 before = [weight[:ended] for weight in waiting.before]
                 updates = torch._foreach_sub([weight[:ended] for weight in waiting.after], before)
-                self._write(steps, self._measure(steps, waiting.passes.first(ended), before, updates))
+                sums = self._measure(steps, waiting.passes.first(ended), before, updates)
+                self._write(steps, [size] * ended, sums)
             waiting.clear()
 
-    def _write(self, steps: Sequence[int], figures: Tensor) -> None:
-        """Write the figures `[layers, FIGURES, steps]`, all read at once: reading one makes a GPU wait."""
+    def _write(self, steps: Sequence[int], rows: Sequence[int], sums: Tensor) -> None:
+        """Write the figures made of the sums `[layers, 5, steps]`, all read at once: reading one makes a GPU wait."""
         assert self._writer is not None
+        figures = layer_figures(sums, torch.tensor(rows, device=sums.device), self._neurons)
         names = [f"{figure}/{layer}" for layer in self._layers for figure in FIGURES]
         write_scalars(self._writer, names, dict(zip(steps, figures.flatten(0, 1).T.tolist(), strict=True)))
         if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
@@ -300,13 +305,6 @@ class _Waiting:
 
     def clear(self) -> None:
         self.steps, self.ended = [], 0
-
-
-def _figures(layer: LayerContributions) -> list[Tensor]:
-    """In the order of `FIGURES`, each `[records]`."""
-    # The last layer's survival is 1 by definition: no curve.
-    survival = layer.survival if layer.above is not None else torch.full_like(layer.rms_delta, torch.nan)
-    return [layer.rms_delta, survival, layer.layer_saturation, layer.layer_gsnr, layer.update_to_weight]
 
 
 def _column(step: int, layers: list[LayerContributions], index: int) -> tuple[int, Tensor]:
