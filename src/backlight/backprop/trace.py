@@ -1,18 +1,18 @@
 """The record of one forward and backward pass, by the equations or by autograd."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from backlight.backprop import equations
-from backlight.backprop.activations import Activation
+from backlight.backprop.activations import ACTIVATIONS, Activation
 from backlight.backprop.equations import ForwardPass
-from backlight.backprop.sparse import Rows
+from backlight.backprop.sparse import Rows, SparseRows
 from backlight.backprop.step import Backpropagation, BackwardPass
 from backlight.model import SigmoidMLP
 
@@ -29,7 +29,8 @@ class LayerTrace:
         input: `a_{l−1} [batch, in]`
         pre_activation: `z_l [batch, out]`
         activation: `a_l [batch, out]`; of the last layer `σ(z)`, the probability.
-        slope: `σ'(z_l) [batch, out]`
+        known_slope: what autograd found the slope to be; None where the derivative gives it.
+        derivative: of `pre_activation` and `activation`.
         delta: `∂L/∂z_l [batch, out]`, the error contribution of each neuron for each row.
         weight_gradient: `∂L/∂W_l [out, in]`
         bias_gradient: `∂L/∂b_l [out]`
@@ -40,15 +41,27 @@ class LayerTrace:
     input: Rows
     pre_activation: Tensor
     activation: Tensor
-    slope: Tensor
+    known_slope: Tensor | None
+    derivative: Callable[[Tensor, Tensor], Tensor] | None
     delta: Tensor
     weight_gradient: Tensor
     bias_gradient: Tensor
 
+    @property
+    def slope(self) -> Tensor:
+        """`σ'(z_l) [batch, out]`, computed when it is asked for: of all layers it takes as much as the activations."""
+        if self.known_slope is not None:
+            return self.known_slope
+        assert self.derivative is not None
+        return self.derivative(self.pre_activation, self.activation)
+
     def __getitem__(self, number: int) -> "LayerTrace":
         """That of one of many."""
-        tensors = [field.name for field in fields(self) if field.name != "name"]
-        return LayerTrace(self.name, *(getattr(self, name)[number] for name in tensors))
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        own: dict[str, Any] = {
+            name: value[number] for name, value in every.items() if isinstance(value, Tensor | SparseRows)
+        }
+        return replace(self, **own)
 
 
 @dataclass(frozen=True)
@@ -145,13 +158,11 @@ def layers_of(
     forward = passed.forward
     probability = torch.sigmoid(forward.logits)
     activations = [*forward.activations, probability]
-    if passed.slopes is not None:
-        slopes = passed.slopes
-    else:
-        assert activation is not None
-        hidden = zip(forward.pre_activations[:-1], activations[:-1], strict=True)
-        slopes = [activation.derivative(z, a) for z, a in hidden]
-    slopes = [*slopes, probability * (1 - probability)]
+    hidden = len(forward.activations)
+    slopes: list[Tensor | None] = [None] * hidden if passed.slopes is None else list(passed.slopes)
+    slopes.append(None)
+    derivatives = [None if activation is None else activation.derivative] * hidden
+    derivatives.append(ACTIVATIONS["sigmoid"].derivative)
     return [
         LayerTrace(
             name,
@@ -160,6 +171,7 @@ def layers_of(
             forward.pre_activations[index],
             activations[index],
             slopes[index],
+            derivatives[index],
             passed.deltas[index],
             passed.gradients[index][0],
             passed.gradients[index][1][..., 0, :],

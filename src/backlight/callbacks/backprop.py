@@ -74,7 +74,9 @@ class BackpropMonitor(StepObserver, Callback):
         self._weights: list[Tensor] = []
         self._before: list[Tensor] = []
         self._waiting: dict[int, _Waiting] = {}
-        """By the rows of their batches; those of one size at a time."""
+        """By the rows of their batches."""
+        self._filling: _Waiting | None = None
+        """Of these the one that holds records."""
         self._neurons = torch.empty(0)
         self._large: list[tuple[int, int, Tensor]] = []
         """Steps and rows of large records that are not yet written, and the sums of their layers `[layers, 5, 1]`."""
@@ -94,7 +96,7 @@ class BackpropMonitor(StepObserver, Callback):
         self._weight_entries = sum(weight.numel() for weight in self._weights)
         self._before = [torch.empty_like(weight) for weight in self._weights]
         self._neurons = torch.tensor([[len(weight)] for weight in self._weights], device=pl_module.device)
-        self._waiting, self._large = {}, []
+        self._waiting, self._filling, self._large = {}, None, []
         assert trainer.max_epochs is not None
         self._steps_per_epoch = steps_per_epoch(trainer)
         self._steps = trainer.max_epochs * self._steps_per_epoch
@@ -130,31 +132,31 @@ class BackpropMonitor(StepObserver, Callback):
                 write_histogram(self._writer, f"deltas/{name}", delta, step)
         self._records += 1
         rows = passed.deltas[0].shape[1]
-        if any(waiting.steps and other != rows for other, waiting in self._waiting.items()):
+        if self._filling is not None and self._filling.rows != rows:
             self._write_waiting()
-        entries = sum(delta.numel() for delta in passed.deltas) + self._weight_entries
-        if entries > WAITING_ENTRIES or not isinstance(passed.forward.x, Tensor):
-            torch._foreach_copy_(self._before, self._weights)
-            weights = [weight[None] for weight in self._weights]
-            self._large.append((step, rows, self._measure([step], passed, weights)))
-        else:
-            if rows not in self._waiting:
-                self._waiting[rows] = _Waiting(passed, self._weights, WAITING_ENTRIES // entries)
-            self._waiting[rows].begin(step, passed)
+        if rows not in self._waiting:
+            entries = sum(delta.numel() for delta in passed.deltas) + self._weight_entries
+            if entries > WAITING_ENTRIES or not isinstance(passed.forward.x, Tensor):
+                torch._foreach_copy_(self._before, self._weights)
+                weights = [weight[None] for weight in self._weights]
+                self._large.append((step, rows, self._measure([step], passed, weights)))
+                return
+            self._waiting[rows] = _Waiting(passed, self._weights, WAITING_ENTRIES // entries)
+        self._filling = self._waiting[rows]
+        self._filling.begin(step, passed)
 
     def on_update(self, step: int) -> None:
-        if self._large and self._large[-1][0] == step:
-            # In place and all layers at once: a copy of wide layers costs more than the arithmetic.
-            sizes = torch._foreach_norm(self._before)
-            torch._foreach_sub_(self._before, self._weights)
-            updates = torch.stack(torch._foreach_norm(self._before)) / torch.stack(sizes)
-            self._large[-1][2][:, -1] = updates[:, None]
-            if len(self._large) == LARGE_TOGETHER:
+        if self._filling is not None:
+            self._filling.end()
+            if self._filling.is_full:
                 self._write_waiting()
             return
-        (waiting,) = (waiting for waiting in self._waiting.values() if len(waiting.steps) > waiting.ended)
-        waiting.end()
-        if waiting.ended == waiting.room:
+        # In place and all layers at once: a copy of wide layers costs more than the arithmetic.
+        sizes = torch._foreach_norm(self._before)
+        torch._foreach_sub_(self._before, self._weights)
+        updates = torch.stack(torch._foreach_norm(self._before)) / torch.stack(sizes)
+        self._large[-1][2][:, -1] = updates[:, None]
+        if len(self._large) == LARGE_TOGETHER:
             self._write_waiting()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -220,14 +222,16 @@ class BackpropMonitor(StepObserver, Callback):
             large, self._large = self._large, []
             sums = torch.cat([each for *_, each in large], dim=-1)
             self._write([step for step, *_ in large], [rows for _, rows, _ in large], sums)
-        for size, waiting in self._waiting.items():
-            steps, ended = waiting.steps[: waiting.ended], waiting.ended  # without one of a step that failed
-            if steps:
-                before = [weight[:ended] for weight in waiting.before]
-                updates = torch._foreach_sub([weight[:ended] for weight in waiting.after], before)
-                sums = self._measure(steps, waiting.passes.first(ended), before, updates)
-                self._write(steps, [size] * ended, sums)
-            waiting.clear()
+        if self._filling is None:
+            return
+        waiting, self._filling = self._filling, None
+        steps, ended = waiting.steps[: waiting.ended], waiting.ended  # without one of a step that failed
+        if steps:
+            before = [weight[:ended] for weight in waiting.before]
+            updates = torch._foreach_sub([weight[:ended] for weight in waiting.after], before)
+            sums = self._measure(steps, waiting.passes.first(ended), before, updates)
+            self._write(steps, [waiting.rows] * ended, sums)
+        waiting.clear()
 
     def _write(self, steps: Sequence[int], rows: Sequence[int], sums: Tensor) -> None:
         """Write the figures made of the sums `[layers, 5, steps]`, all read at once: reading one makes a GPU wait."""
@@ -278,6 +282,7 @@ class _Waiting:
     """
 
     def __init__(self, example: BackwardPass, weights: Sequence[Tensor], room: int) -> None:
+        self.rows = example.deltas[0].shape[1]
         self.room = room
         self.passes = PassMemory(example, room)
         self.steps: list[int] = []
@@ -286,7 +291,15 @@ class _Waiting:
         self.before, self.after = (
             [weight.new_empty(room, *weight.shape) for weight in weights] for _ in range(2)
         )
+        self._places = [
+            [list(rows) for rows in zip(*(weight.unbind() for weight in kept), strict=True)]
+            for kept in (self.before, self.after)
+        ]
         self._weights = list(weights)
+
+    @property
+    def is_full(self) -> bool:
+        return self.ended == self.room
 
     @property
     def place(self) -> BackwardPass:
@@ -296,11 +309,11 @@ class _Waiting:
     def begin(self, step: int, passed: BackwardPass) -> None:
         number = len(self.steps)
         self.passes.keep(number, passed)
-        torch._foreach_copy_([weight[number] for weight in self.before], self._weights)
+        torch._foreach_copy_(self._places[0][number], self._weights)
         self.steps.append(step)
 
     def end(self) -> None:
-        torch._foreach_copy_([weight[self.ended] for weight in self.after], self._weights)
+        torch._foreach_copy_(self._places[1][self.ended], self._weights)
         self.ended += 1
 
     def clear(self) -> None:
