@@ -154,14 +154,14 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
         known += [recipes[overrides].overrides for overrides in likeliest]
         if patient is not best:
             _say(f"{'back to':13}{' '.join(patient.changes) or 'the run itself'}")
-        treated = clinic.train(
+        tried = clinic.train(
             [recipes[overrides] for overrides in likeliest],
             [(*patient.changes, overrides) for overrides in likeliest],
         )
-        for each in treated:
+        for each in tried:
             _say(f"{'tried':13}{each.changes[-1]}", f"{'':13}{_state(each)}")
-        patients += treated
-        first = min(treated, key=lambda patient: patient.illness)
+        patients += tried
+        first = min(tried, key=lambda patient: patient.illness)
         if first.is_better_than(best):
             best = first
             _say(f"{'kept':13}{best.changes[-1]}")
