@@ -1,5 +1,6 @@
 """Backlight beside the loop that people write by hand; for `benchmark.py run`."""
 
+import gc
 import logging
 import os
 import re
@@ -63,7 +64,11 @@ class Cost:
 
 
 def quiet() -> None:
-    """Leave the terminal to the tables."""
+    """Leave the terminal to the tables, and what was imported alone, as every command of ours does.
+
+    Else whoever makes many objects, as a picture does, pays for a search for garbage among half a million.
+    """
+    gc.freeze()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
 
