@@ -40,7 +40,7 @@ from speed import (
     ratio,
     rows,
 )
-from training_alone import population_seconds, scikit_learn_seconds
+from training_alone import RATES, population_seconds, scikit_learn_seconds
 
 from backlight.command import config_folder
 from backlight.treat import Clinic, Patient, treated
@@ -167,10 +167,10 @@ def growth(repeats: int) -> None:
     report.show(table)
 
 
-RATES = "0.01,0.02,0.05,0.1,0.2,0.5,1,2,3,5"
+LISTED = ",".join(f"{rate:g}" for rate in RATES)
 SWEEP = [
     "data.n_samples=1000", "data.val_fraction=0.1", "data.test_fraction=0.1", "data.batch_size=32",
-    "optimizer=sgd", "optimizer.momentum=0", "trainer.max_epochs=20", f"optimizer.lr={RATES}",
+    "optimizer=sgd", "optimizer.momentum=0", "trainer.max_epochs=20", f"optimizer.lr={LISTED}",
 ]  # fmt: skip
 
 
@@ -227,7 +227,7 @@ def theirs(trials: int) -> tuple[float, int]:
     command = [
         str(ROOT / "scripts/peers/lightning_hydra.py"),
         "-m",
-        f"lr={RATES}",
+        f"lr={LISTED}",
         f"seed=range({trials // 10})",
     ]
     cost = measured(command)
@@ -251,7 +251,7 @@ fold = np.where(np.arange(900) < 800, -1, 0)
 network = MLPClassifier(
     [5], activation="logistic", solver="sgd", momentum=0, alpha=0, batch_size=32, max_iter=20, n_iter_no_change=1000
 )
-grid = {{"learning_rate_init": [{RATES}], "random_state": range({trials // 10})}}
+grid = {{"learning_rate_init": [{LISTED}], "random_state": range({trials // 10})}}
 GridSearchCV(network, grid, cv=PredefinedSplit(fold), n_jobs=-1, refit=False).fit(x, y)
 """
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
