@@ -25,6 +25,7 @@ from backlight.diagnosis.measure import (
     data_state,
     first_non_finite,
     layer_states,
+    output_signal,
     perfect_loss,
 )
 from backlight.diagnosis.observations import DataState, Floats, Observations, Settings
@@ -109,6 +110,7 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
         layer_states(end, after),
         best_steps(end, after, x, y, positive_weight, rates),
         batch_signal(after, data.rows_per_step).tolist(),
+        output_signal(after).tolist(),
         strict=True,
     )
     return [
@@ -123,7 +125,8 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
             last,
             longer_step,
             gain,
-            signal,
+            of_batch,
+            of_output,
             _data_state(data),
             evidence.error,
             None
@@ -138,7 +141,8 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
             first,
             last,
             (longer_step, gain),
-            signal,
+            of_batch,
+            of_output,
         ) in enumerate(measured)
     ]
 

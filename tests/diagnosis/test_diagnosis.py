@@ -29,6 +29,7 @@ from backlight.diagnosis.measure import (
     first_non_finite,
     layer_states,
     neighbourhoods,
+    output_signal,
     perfect_loss,
     row_keys,
 )
@@ -173,6 +174,26 @@ def test_batch_signal_is_that_of_the_gradients_of_single_rows(rows: int, batch_s
     assert batch_signal(trace(model, x, y), batch_size).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(3, 40), st.integers(1, 3), st.integers(0, 100))
+def test_output_signal_is_that_of_a_bias_that_has_learned_the_class_shares(
+    rows: int, outputs: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 4, generator=generator, dtype=torch.float64)
+    y = torch.rand(rows, outputs, generator=generator, dtype=torch.float64) * 0.8 + 0.1
+    model = SigmoidMLP(4, [5], outputs, seed=seed).double()
+    record = trace(model, x, y)
+    error = record.layers[-1].delta
+    # Targets with the mean error taken out: the output bias has nothing to learn from them.
+    record = trace(model, x, y + error.mean(dim=0) * error.numel())
+    assert record.layers[-1].bias_gradient.abs().max() < 1e-12
+    each = torch.einsum("bo,bi->boi", record.layers[-1].delta, record.layers[-1].input)
+    mean = each.mean(dim=0)
+    expected = rows * mean.square().sum() / (each - mean).square().sum(dim=(1, 2)).mean()
+    assert output_signal(trace(model, x, y)).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("rate", "bias", "expected"),
     [
@@ -220,11 +241,12 @@ def test_networks_measured_together_are_as_each_alone(
         with torch.no_grad():
             steps = best_steps(networks, record, x[those], y[those], own, rates[those])
             states = layer_states(networks, record)
-        return list(zip(states, steps, batch_signal(record, 4).tolist(), strict=True))
+        signals = (batch_signal(record, 4).tolist(), output_signal(record).tolist())
+        return list(zip(states, *zip(*steps, strict=True), *signals, strict=True))
 
-    for number, (states, (length, gain), signal) in enumerate(measured(slice(None))):
-        [(alone, (its_length, its_gain), its_signal)] = measured(slice(number, number + 1))
-        assert (length, gain, signal) == pytest.approx((its_length, its_gain, its_signal), rel=1e-3, abs=1e-6)
+    for number, (states, *figures) in enumerate(measured(slice(None))):
+        [(alone, *its_figures)] = measured(slice(number, number + 1))
+        assert figures == pytest.approx(its_figures, rel=1e-3, abs=1e-6)
         reference = trace(models[number], x[number], y[number], None if weight is None else weight[number, 0])
         for state, other, layer in zip(states, alone, reference.layers, strict=True):
             assert state.rms_delta == pytest.approx(layer.delta.square().mean().sqrt().item(), rel=1e-4)

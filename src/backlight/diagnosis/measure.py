@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from backlight.backprop.activations import Activation
 from backlight.backprop.contributions import contributions
 from backlight.backprop.equations import binary_cross_entropies, forward
-from backlight.backprop.sparse import Rows, SparseRows, affine, squared_norms
+from backlight.backprop.sparse import Rows, SparseRows, affine, outer, squared_norms
 from backlight.backprop.trace import Trace, trace_many
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Neighbourhoods
 
@@ -291,13 +291,33 @@ def batch_signal(record: Trace, batch_size: int) -> Tensor:
     """
     signal = power = torch.zeros(record.loss.shape, dtype=torch.float64)
     for layer in record.layers:
-        rows = layer.delta.shape[-2]
         signal = signal + layer.weight_gradient.double().square().sum(dim=(-2, -1))
         signal = signal + layer.bias_gradient.double().square().sum(dim=-1)
-        inputs = 1 + squared_norms(layer.input.double())
-        power = power + rows * (layer.delta.double().square().sum(dim=-1) * inputs).sum(dim=-1)
+        power = power + _power(layer.delta.double(), 1 + squared_norms(layer.input.double()))
+    return batch_size * _signal_over_noise(signal, power)
+
+
+def output_signal(record: Trace) -> Tensor:
+    """As `batch_signal`, of the output weights and all rows, once the mean error is taken out of the errors.
+
+    What is left of the gradient when class shares, which the bias can learn alone, explain what they can. Below 1 the
+    last hidden layer tells no classes apart.
+    """
+    last = record.layers[-1]
+    error, inputs = last.delta.double(), last.input.double()
+    error = error - error.mean(dim=-2, keepdim=True)
+    signal = outer(error, inputs).square().sum(dim=(-2, -1))
+    return error.shape[-2] * _signal_over_noise(signal, _power(error, squared_norms(inputs)))
+
+
+def _power(delta: Tensor, squares: Tensor) -> Tensor:
+    """`n² E‖g‖² […]` of the gradients of n rows, the squared norms of their inputs being `[…, n]`."""
+    return delta.shape[-2] * (delta.square().sum(dim=-1) * squares).sum(dim=-1)
+
+
+def _signal_over_noise(signal: Tensor, power: Tensor) -> Tensor:
     noise = power - signal
-    return torch.where(noise > 0, batch_size * signal / noise, math.inf)
+    return torch.where(noise > 0, signal / noise, math.inf)
 
 
 def row_keys(x: Rows | RowsOnDisk, y: Tensor) -> NDArray[np.int64]:

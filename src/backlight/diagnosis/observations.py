@@ -106,6 +106,7 @@ class Observations:
         longer_step: of how many learning rates a good step along the last gradient is, 0 if none helps.
         longer_step_gain: by how much that step would lower the loss.
         batch_signal: of the last gradient, its squared norm over the variance that a batch's estimate of it has.
+        output_signal: the same of the output weights and all rows, once the mean error is taken out of the errors.
         data: the rows.
         error: how the run failed, or None.
         first_non_finite: of a run that failed, the layer and the tensor that another step makes infinite or NaN.
@@ -122,6 +123,7 @@ class Observations:
     longer_step: float
     longer_step_gain: float
     batch_signal: float
+    output_signal: float
     data: DataState
     error: str | None = None
     first_non_finite: tuple[str, str] | None = None

@@ -48,8 +48,8 @@ LONGER_STEP = 10.0
 off by a factor of 3 to either side without harm (Bengio 2012, arXiv:1206.5533, advises a grid of that ratio)."""
 
 SIGNAL = 1.0
-"""Of the gradient of all rows, its square over its variance, which pure noise would have too. Up to 0.3 on a saddle, where
-the gradient is of single rows, and 12 and more where nothing but the learning rate is at fault (calibration set)."""
+"""Of the gradient that tells classes apart, its square over its variance, which pure noise would have too. Up to 0.4 on a
+saddle, where it is of single rows, and 1.9 and more where only the learning rate is at fault (calibration set)."""
 
 VANISHED = 1e-3
 """RMS delta of the first layer over that of the last. With σ' ≤ 1/4 and PyTorch's weights one layer leaves
@@ -334,8 +334,8 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
         return None
     falling = _late_share(seen)
     has_hardly_moved = abs(loss[0] - loss[-1]) < FLAT * seen.base_loss
-    # On a saddle longer steps are better too: they gain as little, or fit single rows.
-    if seen.longer_step_gain < FLAT * seen.base_loss or _signal(seen) < SIGNAL:
+    # On a saddle longer steps are better too: they fit single rows.
+    if seen.output_signal < SIGNAL:
         return None
     if not (falling > STILL_FALLING or has_hardly_moved):
         return None
@@ -542,11 +542,6 @@ def _jump(seen: Observations, part: Literal["train", "val"]) -> float:
 def _has_rare_class(seen: Observations) -> bool:
     shares = seen.data.class_shares
     return bool(shares.min() * len(shares) / 2 <= RARE)
-
-
-def _signal(seen: Observations) -> float:
-    """The squared norm of the last gradient over the variance that it has as an estimate of all training rows."""
-    return seen.batch_signal * seen.data.rows["train"] / seen.settings.batch_size
 
 
 def _holds_out(seen: Observations) -> bool:
