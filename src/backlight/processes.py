@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,9 +32,18 @@ def leave_the_terminal_to_us() -> None:
 
 
 def forked_map(function: Callable[[Item], Result], items: Sequence[Item], at_least: int) -> list[Result]:
-    """`[function(item) for item in items]`, shared among forked processes, as many as torch has threads.
+    """`[function(item) for item in items]`; see `start_forked_map`."""
+    return start_forked_map(function, items, at_least)()
 
-    They inherit the function and the items as they are; results must be such that pickle takes.
+
+def start_forked_map(
+    function: Callable[[Item], Result], items: Sequence[Item], at_least: int
+) -> Callable[[], list[Result]]:
+    """Begin with `[function(item) for item in items]`; returns what waits for it, which must be called before the next.
+
+    It is shared among forked processes, as many as torch has threads. They inherit the function and the items as
+    they are now; results must be such that pickle takes. An interruption does not reach them; where this process has
+    died they end after the item at hand.
 
     Args:
         function: must leave nothing in memory that the caller needs.
@@ -42,26 +52,36 @@ def forked_map(function: Callable[[Item], Result], items: Sequence[Item], at_lea
     """
     processes = torch.get_num_threads()
     if processes == 1 or len(items) < at_least or "fork" not in multiprocessing.get_all_start_methods():
-        return [function(item) for item in items]
-    _inherited[:] = [function, items]
-    results: list[Result | None] = [None] * len(items)
-    with ProcessPoolExecutor(
-        processes, multiprocessing.get_context("fork"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        shares = [slice(first, None, processes) for first in range(processes)]
-        for share, found in zip(shares, pool.map(_map_share, shares), strict=True):
-            results[share] = found
+        done = [function(item) for item in items]
+        return lambda: done
+    _inherited[:] = [function, items, os.getpid()]
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=_begin)
+    shares = [slice(first, None, processes) for first in range(processes)]
+    found = pool.map(_map_share, shares)  # which forks them all
     _inherited.clear()
-    return results  # type: ignore[return-value]  # the shares are all there is
+
+    def wait() -> list[Result]:
+        results: list[Result | None] = [None] * len(items)
+        with pool:
+            for share, some in zip(shares, found, strict=True):
+                results[share] = some
+        return results  # type: ignore[return-value]  # the shares are all there is
+
+    return wait
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _map_share(share: slice) -> list[Any]:
-    function, items = _inherited
-    return [function(item) for item in items[share]]
+    function, items, parent = _inherited
+    return [function(item) for item in items[share] if os.getppid() == parent]
 
 
 _inherited: list[Any] = []
-"""What `forked_map` leaves to the processes it forks."""
+"""What `start_forked_map` leaves to the processes it forks."""
 
 
 def _log_failed_thread(failure: threading.ExceptHookArgs) -> None:

@@ -33,6 +33,7 @@ from backlight.diagnosis.measure import (
     perfect_loss,
     row_keys,
 )
+from backlight.diagnosis.observations import DataState, Observations, Settings
 from backlight.diagnosis.remedies import REMEDIES
 from backlight.diagnosis.symptoms import SYMPTOMS
 from backlight.examination import Evidence
@@ -404,3 +405,21 @@ def test_row_keys_are_equal_where_rows_are(rows: list[list[float]]) -> None:
     keys = row_keys(x[:, :2], x[:, 2:])
     for i, j in itertools.combinations(range(len(rows)), 2):
         assert (keys[i] == keys[j]) == (rows[i] == rows[j])
+
+
+def observed(*losses: float) -> Observations:
+    """A run of 10 steps an epoch with these training losses, of two classes, and nothing else about it."""
+    settings = Settings("sgd", True, set(), 0.1, "sigmoid", [5], len(losses), 32, True)
+    data = DataState(np.array([0.5, 0.5]), ["a"], np.zeros(1), np.ones(1), rows={"train": 320})
+    series = {"train/loss": np.array(losses)}
+    return Observations(settings, series, 10, 1.0, 0.0, 1.0, [], [], 0.0, 0.0, 1.0, 1.0, data)
+
+
+def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
+    falls_then_jumps = observed(1.0, 0.9, 0.8, 0.81, 0.9, 0.7, 0.9, 0.7, 0.9, 0.7)
+    falls_then_rests = observed(1.0, 0.9, 0.805, 0.8, 0.801, 0.8, 0.799, 0.8, 0.8, 0.8)
+    jumps, rests = SYMPTOMS["oscillating"](falls_then_jumps), SYMPTOMS["plateau"](falls_then_rests)
+    assert jumps is not None and jumps.step == 50, "the fifth epoch is the first to rise by 0.035"
+    assert rests is not None and rests.step == 30, (
+        "from the third epoch on the loss changes by less than 0.01"
+    )

@@ -179,7 +179,12 @@ def oscillating(seen: Observations) -> Finding | None:
     jump = _jump(seen, "train")
     if jump < JUMP or batch_too_small(seen) is not None:
         return None
-    return Finding("oscillating", _by_progress(seen), _halfway(seen), {"mean_jump_over_base_rate_loss": jump})
+    return Finding(
+        "oscillating",
+        _by_progress(seen),
+        _first_rise(seen, "train", JUMP),
+        {"mean_jump_over_base_rate_loss": jump},
+    )
 
 
 def batch_too_small(seen: Observations) -> Finding | None:
@@ -187,12 +192,16 @@ def batch_too_small(seen: Observations) -> Finding | None:
     jumps = {part: _jump(seen, part) for part in ("train", "val")}
     if seen.batch_signal >= DROWNED or seen.settings.batch_size >= FEW:
         return None
-    if not (jumps["train"] >= JUMP or jumps["val"] >= VAL_JUMP):
+    if jumps["train"] >= JUMP:
+        first = _first_rise(seen, "train", JUMP)
+    elif jumps["val"] >= VAL_JUMP:
+        first = _first_rise(seen, "val", VAL_JUMP)
+    else:
         return None
     return Finding(
         "batch_too_small",
         _by_progress(seen),
-        _halfway(seen),
+        first,
         {
             "signal_over_noise_of_a_batch": seen.batch_signal,
             **{f"mean_jump_of_{part}_loss_over_base_rate_loss": jump for part, jump in jumps.items()},
@@ -384,7 +393,7 @@ def plateau(seen: Observations) -> Finding | None:
     return Finding(
         "plateau",
         _by_progress(seen),
-        (len(loss) // 2) * seen.steps_per_epoch,
+        _flat_since(seen, FLAT),
         {"relative_change_in_the_last_half": change, "progress": seen.progress()},
     )
 
@@ -439,7 +448,7 @@ def underfitting(seen: Observations) -> Finding | None:
     return Finding(
         "underfitting",
         "serious",
-        _halfway(seen),
+        _flat_since(seen, SETTLED),
         {
             "train_accuracy": seen.last("train/accuracy"),
             "accuracy_of_the_neighbours": nearby.attainable,
@@ -548,8 +557,17 @@ def _holds_out(seen: Observations) -> bool:
     return len(seen.loss("val")) > 0
 
 
-def _halfway(seen: Observations) -> int:
-    return len(seen.loss("train")) // 2 * seen.steps_per_epoch
+def _first_rise(seen: Observations, part: Literal["train", "val"], least: float) -> int:
+    """The end of the first epoch whose loss is higher by so much of the base-rate loss, or as much as any."""
+    change = np.diff(seen.loss(part)) / seen.base_loss
+    return (int(np.argmax(change >= min(least, change.max()))) + 2) * seen.steps_per_epoch
+
+
+def _flat_since(seen: Observations, within: float) -> int:
+    """The end of the epoch from which on the loss changes no more than by so much of the base-rate loss."""
+    backwards = seen.loss("train")[::-1]
+    spread = np.maximum.accumulate(backwards) - np.minimum.accumulate(backwards)
+    return int(len(spread) + 1 - np.count_nonzero(spread <= within * seen.base_loss)) * seen.steps_per_epoch
 
 
 def _last_step(seen: Observations) -> int:

@@ -157,7 +157,7 @@ class TrialRunner:
             return [(trials[id(member)], member) for member in members]
 
         try:
-            recorder = Recorder(self._path, first.node, device, swept, self._take)
+            recorder = Recorder(self._path, kin, device, swept, self._take)
             population = Population(
                 device, self._settings.max_members or most_members(some, device), self._judges
             )
