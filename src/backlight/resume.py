@@ -27,9 +27,9 @@ def reopen(folder: RunFolder, config: DictConfig, overrides: list[str]) -> tuple
     checkpoint = read_checkpoint(folder.checkpoint("last"))
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
-        if key == "resume":
-            continue
         group, _, value_key = key.partition(".")
+        if group in ("resume", "sweep"):
+            continue
         if group not in CHANGEABLE or not value_key or override.is_delete():
             raise BacklightError(
                 f"{override.input_line}: cannot change when a run is resumed; "

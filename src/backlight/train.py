@@ -13,6 +13,7 @@ from rich.table import Table
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from backlight.assemble import Experiment, assemble
+from backlight.callbacks.stop_sick import StopSick
 from backlight.callbacks.tensorboard import write_hparams
 from backlight.config import plain, task_of
 from backlight.diagnose import Diagnosis
@@ -39,6 +40,7 @@ def run(config: DictConfig) -> dict[str, float]:
     hydra = HydraConfig.get()
     folder = RunFolder(hydra.runtime.output_dir)
     resumes = not OmegaConf.is_missing(config, "resume")
+    stops_sick = bool(OmegaConf.select(config, "sweep.stop_sick"))
     task_of(config)
     if resumes:
         config, checkpoint = reopen(folder, config, list(hydra.overrides.task))
@@ -46,7 +48,7 @@ def run(config: DictConfig) -> dict[str, float]:
         experiment = assemble(node, folder, resumed=checkpoint)
         folder.write_config(config)
         with recorded(folder, node) as summary:
-            diagnosis = fit_and_test(experiment, folder, node, summary, resumes=True)
+            diagnosis = fit_and_test(experiment, folder, node, summary, resumes=True, stops_sick=stops_sick)
     else:
         folder.refuse_if_used()
         node = plain(config)
@@ -54,7 +56,7 @@ def run(config: DictConfig) -> dict[str, float]:
         folder.write_config(config)
         with recorded(folder, node) as summary:
             experiment = assemble(node, folder)
-            diagnosis = fit_and_test(experiment, folder, node, summary, resumes=False)
+            diagnosis = fit_and_test(experiment, folder, node, summary, resumes=False, stops_sick=stops_sick)
     metrics: dict[str, float] = summary["metrics"]
     show(metrics, diagnosis, folder)
     return metrics
@@ -67,6 +69,7 @@ def fit_and_test(
     summary: dict[str, Any],
     *,
     resumes: bool,
+    stops_sick: bool,
 ) -> Diagnosis:
     """Train to the last epoch, test the best checkpoint and look for what ails the run.
 
@@ -74,7 +77,8 @@ def fit_and_test(
     """
     data, classifier, trainer = experiment.data, experiment.classifier, experiment.trainer
     summary["device"] = str(trainer.strategy.root_device)
-    trainer.callbacks.append(EarlyWarning(config, folder))  # type: ignore[attr-defined]  # it is a list
+    of_this_start = [EarlyWarning(config, folder), *([StopSick()] if stops_sick else [])]
+    trainer.callbacks += of_this_start  # type: ignore[attr-defined]  # it is a list
     try:
         trainer.fit(
             classifier,

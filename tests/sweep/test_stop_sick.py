@@ -3,12 +3,17 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from backlight.callbacks.stop_sick import why_sick
 from tests.conftest import Call
 from tests.sweep.test_population import table
 
 
-def test_hopeless_trials_end_and_the_others_do_not_notice(call: Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize("together", ["population", "sequential"])
+def test_hopeless_trials_end_and_the_others_do_not_notice(call: Call, tmp_path: Path, together: str) -> None:
     command = ["train", "-m", "data=moons", "optimizer.lr=0.3,1e-6,0.1,1e-5", "trainer.max_epochs=20"]
+    command.append(f"sweep={together}")
     assert call(*command, "hydra.sweep.dir=all").code == 0
     assert call(*command, "sweep.stop_sick=true", "hydra.sweep.dir=some").code == 0
     whole, some = (table(tmp_path / name / "leaderboard.csv") for name in ("all", "some"))
@@ -21,3 +26,13 @@ def test_hopeless_trials_end_and_the_others_do_not_notice(call: Call, tmp_path: 
         assert some[number]["test/loss"] == whole[number]["test/loss"]
     assert some[1]["verdict"].startswith("learning rate too low")
     assert "(sweep.stop_sick)" in (tmp_path / "some/1/train.log").read_text()
+
+
+def test_a_loss_that_leaps_up_once_ends_nothing() -> None:
+    base = 0.7
+    assert why_sick([0.7] * 10, base, 40) is not None
+    assert why_sick([0.7] * 4, base, 20) is None, "too early"
+    assert why_sick([0.7, 0.7, 0.3, 0.2, 0.1, 0.1, 2.0], base, 40) is None, "it leapt up"
+    assert why_sick([0.7, 0.699, 0.698, 0.697, 0.696], base, 40) is None, "at this pace it will be far below"
+    assert why_sick([1.5, 1.49, 1.48, 1.47, 1.46], base, 40) is not None, "at this pace it will not"
+    assert why_sick([0.1, *[2.0] * 5], base, 40) is not None, "what it once knew is lost"

@@ -20,6 +20,13 @@ from backlight.ranges import Count
 log = logging.getLogger(__name__)
 
 
+def base_loss(data: ClassificationData, loss: BinaryCrossEntropy) -> float:
+    """The loss of knowing the class shares only, on the first training rows."""
+    y = data.part("train")[1][:EVALUATION_ROWS]
+    weight = loss.positive_weight
+    return constant_loss(loss.targets(y), None if weight is None else weight.cpu()).item()
+
+
 class StopHopeless(Callback):
     """Stops a run whose training loss stays above that of knowing nothing, and above where it started.
 
@@ -40,10 +47,7 @@ class StopHopeless(Callback):
             loss: of the run.
             loss_at_start: on the first training rows, before the first step.
         """
-        y = data.part("train")[1][:EVALUATION_ROWS]
-        weight = loss.positive_weight
-        base = constant_loss(loss.targets(y), None if weight is None else weight.cpu()).item()
-        self._worst_start = max(base, loss_at_start)
+        self._worst_start = max(base_loss(data, loss), loss_at_start)
 
     def is_hopeless(self, loss: float) -> bool:
         """Whether to stop after an epoch with this training loss."""

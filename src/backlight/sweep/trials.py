@@ -94,7 +94,8 @@ class TrialRunner:
             folder = self._folder(trial)
             if trial not in begun and folder.config.exists():
                 folder.discard()  # what a population left that could not be trained
-            self._alone([f"resume={folder.path}"] if trial in begun else trial.overrides, trial.number)
+            going_on = [f"resume={folder.path}", f"sweep.stop_sick={self._settings.stop_sick}"]
+            self._alone(going_on if trial in begun else trial.overrides, trial.number)
             self.results[trial.number] = _read(folder)
 
     def _is_done(self, trial: Trial) -> bool:

@@ -1,0 +1,70 @@
+"""An end to trials of a sweep that have learned nothing."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich import get_console
+
+from backlight.callbacks.reach import data_of
+from backlight.callbacks.stop_hopeless import base_loss
+from backlight.classifier import Classifier
+from backlight.diagnosis.symptoms import HARDLY_LEARNED
+
+log = logging.getLogger(__name__)
+
+SHARE = 1 / 8
+"""Of its epochs, after which a run must know more than the class shares, or be on the way: the least that has lost
+no best trial of the random sweeps that it was chosen on."""
+FEWEST = 5
+"""Epochs that everybody gets, and that tell the pace: fewer say nothing of how a loss falls."""
+
+
+def why_sick(losses: Sequence[float], base: float, max_epochs: int) -> str | None:
+    """Why a run that knows no more than how frequent each class is ends here; None where it goes on.
+
+    It gets an eighth of its epochs. One that knew more a moment ago goes on, since a loss may leap up once, and one
+    that will at its present pace. What ails it is then said by its diagnosis: every symptom that it calls fatal leaves
+    a network there.
+
+    Args:
+        losses: on the training rows, epoch by epoch.
+        base: the loss of knowing the class shares only.
+        max_epochs: of the run.
+    """
+    epochs = len(losses)
+    if epochs < max(FEWEST, math.ceil(SHARE * max_epochs)):
+        return None
+    late = losses[-FEWEST:]
+    at_the_end = late[-1] - (late[0] - late[-1]) / (FEWEST - 1) * (max_epochs - epochs)
+    if min(*late, at_the_end) <= (1 - HARDLY_LEARNED) * base:
+        return None
+    return (
+        f"stopped after epoch {epochs}: train/loss {late[-1]:.4g} is hardly below the {base:.4g} of "
+        "knowing the class shares only (sweep.stop_sick)"
+    )
+
+
+class StopSick(Callback):
+    """Ends a trial that is trained alone; those of a population have `backlight.population.sick`."""
+
+    def __init__(self) -> None:
+        self._losses: list[float] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Classifier) and trainer.max_epochs is not None
+        self._losses.append(trainer.callback_metrics["train/loss"].item())
+        reason = why_sick(self._losses, base_loss(data_of(trainer), pl_module.loss), trainer.max_epochs)
+        if reason is not None:
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                log.info(reason)
+                get_console().print(reason, highlight=False, soft_wrap=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self._losses}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._losses = state_dict["losses"]
