@@ -1,7 +1,7 @@
 """From a run to what the diagnosis looks at."""
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -32,7 +32,7 @@ from backlight.diagnosis.observations import DataState, Floats, Observations, Se
 from backlight.errors import BacklightError
 from backlight.model import SigmoidMLP
 from backlight.probabilities import labels_of
-from backlight.processes import start_forked_map
+from backlight.processes import forked_map
 from backlight.run_folder import RunFolder
 
 GROUPS = ("data", "model", "loss", "optimizer", "trainer")
@@ -183,11 +183,10 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Set
     )
 
 
-def start_measuring_rows(sets: Iterable[ClassificationData]) -> Callable[[], None]:
-    """Begin to measure the rows of these sets; returns what waits for it. Processes that are forked then need not."""
+def measure_rows(sets: Iterable[ClassificationData]) -> None:
+    """Measure the rows of these sets now, so that processes that are forked later need not."""
     missing = [data for data in dict.fromkeys(sets) if data not in _data_states]
-    measured = start_forked_map(_data_state, missing, WORTH_FORKING)
-    return lambda: _data_states.update(zip(missing, measured(), strict=True))
+    _data_states.update(zip(missing, forked_map(_data_state, missing, WORTH_FORKING), strict=True))
 
 
 def _data_state(data: ClassificationData) -> DataState:

@@ -7,7 +7,8 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
+from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def leave_the_terminal_to_us() -> None:
@@ -31,57 +34,72 @@ def leave_the_terminal_to_us() -> None:
     threading.excepthook = _log_failed_thread
 
 
-def forked_map(function: Callable[[Item], Result], items: Sequence[Item], at_least: int) -> list[Result]:
-    """`[function(item) for item in items]`; see `start_forked_map`."""
-    return start_forked_map(function, items, at_least)()
+def forked_map(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    at_least: int,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> list[Result]:
+    """`[function(item) for item in items]`, shared among forked processes, as many as torch has threads.
 
-
-def start_forked_map(
-    function: Callable[[Item], Result], items: Sequence[Item], at_least: int
-) -> Callable[[], list[Result]]:
-    """Begin with `[function(item) for item in items]`; returns what waits for it, which must be called before the next.
-
-    It is shared among forked processes, as many as torch has threads. They inherit the function and the items as
-    they are now; results must be such that pickle takes. An interruption does not reach them; where this process has
-    died they end after the item at hand.
+    They inherit the function and the items as they are; results must be such that pickle takes. No Ctrl-C reaches
+    them: where it has reached this process, or this process has died, they end after the item at hand, and
+    `is_abandoned` tells a function that takes long.
 
     Args:
         function: must leave nothing in memory that the caller needs.
         items: its arguments.
         at_least: items for which forking is worth its while.
+        meanwhile: is called ten times a second while they work.
+
+    Raises:
+        BrokenProcessPool: one was killed.
     """
-    processes = torch.get_num_threads()
-    if processes == 1 or len(items) < at_least or "fork" not in multiprocessing.get_all_start_methods():
-        done = [function(item) for item in items]
-        return lambda: done
-    _inherited[:] = [function, items, os.getpid()]
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), initializer=_begin)
-    shares = [slice(first, None, processes) for first in range(processes)]
-    found = pool.map(_map_share, shares)  # which forks them all
-    _inherited.clear()
+    threads = torch.get_num_threads()
+    processes = min(threads, len(items))
+    if processes < 2 or len(items) < at_least or "fork" not in multiprocessing.get_all_start_methods():
+        return [function(item) for item in items]
+    _inherited[:] = [function, items]
+    results: list[Result | None] = [None] * len(items)
+    fork = multiprocessing.get_context("fork")
+    interrupted = fork.Event()
+    with ProcessPoolExecutor(
+        processes, fork, initializer=_begin, initargs=(threads // processes, os.getpid(), interrupted)
+    ) as pool:
+        shares = [slice(first, None, processes) for first in range(processes)]
+        futures = [pool.submit(_map_share, share) for share in shares]
+        _inherited.clear()  # they were all forked at the first
+        try:
+            while wait(futures, SECONDS_BETWEEN_LOOKS).not_done:
+                meanwhile()
+        except BaseException:
+            interrupted.set()
+            raise
+        for share, future in zip(shares, futures, strict=True):
+            results[share] = future.result()
+    return results  # type: ignore[return-value]  # the shares are all there is
 
-    def wait() -> list[Result]:
-        results: list[Result | None] = [None] * len(items)
-        with pool:
-            for share, some in zip(shares, found, strict=True):
-                results[share] = some
-        return results  # type: ignore[return-value]  # the shares are all there is
 
-    return wait
+def is_abandoned() -> bool:
+    """Whether nobody waits any more for what this process, a forked one, is at."""
+    return _abandoned()
 
 
-def _begin() -> None:
-    torch.set_num_threads(1)
+def _begin(threads: int, parent: int, interrupted: Event) -> None:
+    global _abandoned
+    _abandoned = lambda: interrupted.is_set() or os.getppid() != parent  # noqa: E731
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
 
 
 def _map_share(share: slice) -> list[Any]:
-    function, items, parent = _inherited
-    return [function(item) for item in items[share] if os.getppid() == parent]
+    function, items = _inherited
+    return [function(item) for item in items[share] if not is_abandoned()]
 
 
 _inherited: list[Any] = []
-"""What `start_forked_map` leaves to the processes it forks."""
+"""What `forked_map` leaves to the processes it forks."""
+_abandoned: Callable[[], bool] = lambda: False  # noqa: E731
 
 
 def _log_failed_thread(failure: threading.ExceptHookArgs) -> None:

@@ -61,7 +61,7 @@ class Sweep:
         self._path.mkdir(parents=True, exist_ok=True)
         try:
             results = self._run(trials, settings)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # the latter of a trial that is trained alone
             _say(f"interrupted; to go on: the same command with sweep.resume={RunFolder(self._path).shown}")
             raise
         self._board = Leaderboard.of(self._path, self._trials, results, settings)

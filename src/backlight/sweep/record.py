@@ -26,11 +26,11 @@ from backlight.callbacks.tensorboard import framed, hparams_of, scalars_of
 from backlight.checkpoint import read_checkpoint
 from backlight.data.module import ClassificationData
 from backlight.diagnose import Diagnosis
-from backlight.examination import Evidence, start_measuring_rows
+from backlight.examination import Evidence, measure_rows
 from backlight.files import to_yaml
 from backlight.metrics import number
 from backlight.population.member import Member
-from backlight.processes import forked_map, start_forked_map
+from backlight.processes import forked_map
 from backlight.run_folder import RunFolder
 from backlight.summary import blank
 from backlight.sweep.compose import Trial
@@ -43,7 +43,7 @@ TOGETHER = (
     32  # examined at once: from there on little is gained, and it takes ten times the memory of a batch
 )
 WORTH_FORKING = 64  # folders to write
-WORTH_WRITING = 256
+WORTH_WRITING = 1024
 SECONDS_BETWEEN_WRITING = 30
 MOST_TIME = 0.05  # of the whole, to show what those in training have reached
 
@@ -51,12 +51,12 @@ MOST_TIME = 0.05  # of the whole, to show what those in training have reached
 class Recorder:
     """Writes the folders of the members of one population.
 
-    Each is written when it has ended, together with others, by processes of their own while the rest train on;
+    Each is written when it has ended, together with others, since many are written by several processes;
     of those in training TensorBoard shows every half minute what they have reached.
 
     Args:
         path: the sweep folder.
-        kin: all of them.
+        node: the config of one of them.
         device: they are trained on.
         swept: keys that the sweep gives different values: TensorBoard's hyper-parameters.
         take: is given each trial that has ended, and its summary.
@@ -65,7 +65,7 @@ class Recorder:
     def __init__(
         self,
         path: Path,
-        kin: Kin,
+        node: Node,
         device: torch.device,
         swept: Sequence[str],
         take: Callable[[Trial, dict[str, Any]], None],
@@ -78,24 +78,23 @@ class Recorder:
         self._writer = f"{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         self._shown: dict[int, int] = {}
         """By the number of a trial that has a folder, how many epochs TensorBoard shows."""
+        self._checkpoint = _checkpoint_of(node)
         self._device = str(device)
         self._loops = cache(self._loops_after)
         self._data_state = cache(ClassificationData.state_dict)
-        self._wait: Callable[[], None] = start_measuring_rows(member.data for _, member in kin)
-        self._checkpoint = _checkpoint_of(kin[0][0].node)
 
     def add(self, kin: Kin) -> None:
         """Take those that have ended; they are written when there are many, or it is time."""
         self._ended += kin
         if len(self._ended) >= WORTH_WRITING:
-            self._start_writing()
+            self.write_ended()
 
     def update(self, in_training: Kin) -> None:
         """Every half minute, write those that have ended, and let TensorBoard show the others."""
         if time.monotonic() < self._due:
             return
         started = time.monotonic()
-        self.write_ended()  # also since these are not in training any more
+        self.write_ended()
         forked_map(self._show, in_training, WORTH_FORKING)
         self._shown |= {trial.number: len(member.history) for trial, member in in_training}
         now = time.monotonic()
@@ -103,25 +102,13 @@ class Recorder:
 
     def write_ended(self) -> None:
         """Write those that have ended."""
-        self._start_writing()
-        self._settle()
-
-    def _settle(self) -> None:
-        wait, self._wait = self._wait, _nothing
-        wait()
-
-    def _start_writing(self) -> None:
-        self._settle()
         ended, self._ended = self._ended, []
+        measure_rows(member.data for _, member in ended)
         groups = [ended[first : first + TOGETHER] for first in range(0, len(ended), TOGETHER)]
-        written = start_forked_map(self._finish, groups, WORTH_FORKING // TOGETHER)
-
-        def take() -> None:
-            for (trial, _), summary in zip(ended, chain.from_iterable(written()), strict=True):
-                self._shown.pop(trial.number, None)
-                self._take(trial, summary)
-
-        self._wait = take
+        summaries = chain.from_iterable(forked_map(self._finish, groups, WORTH_FORKING // TOGETHER))
+        for (trial, _), summary in zip(ended, summaries, strict=True):
+            self._shown.pop(trial.number, None)
+            self._take(trial, summary)
 
     def _folder(self, trial: Trial) -> RunFolder:
         return RunFolder(self._path / trial.subfolder)
@@ -243,10 +230,6 @@ class Recorder:
             made = dict.fromkeys(("ready", "started", "processed"), epochs)
             fit["epoch_progress"][scope] = made | {"completed": epochs - 1}
         return loops
-
-
-def _nothing() -> None:
-    """To wait for."""
 
 
 def begin(folder: RunFolder, trial: Trial) -> None:

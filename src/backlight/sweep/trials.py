@@ -2,7 +2,9 @@
 
 import json
 import logging
+import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from backlight.population.halving import SuccessiveHalving
 from backlight.population.member import Member
 from backlight.population.sick import StopSick
 from backlight.population.training import Judge, Population
+from backlight.processes import forked_map, is_abandoned
 from backlight.run_folder import RunFolder
 from backlight.sweep.compose import Trial
 from backlight.sweep.members import MemberBuilder
@@ -34,6 +37,7 @@ Summaries = dict[int, dict[str, Any]]
 MOST_MEMBERS = 1024  # beyond which nothing is gained
 MEMORY_SHARE = 0.5
 """Of the memory that is free: the rest is for what is not counted here."""
+WORTH_A_PROCESS = 64  # trials
 
 
 class TrialRunner:
@@ -53,6 +57,7 @@ class TrialRunner:
         self._alone = alone
         self.results: Summaries = {}
         """By number, the summaries of those that have ended."""
+        self._memory_share = MEMORY_SHARE
         self._judges: list[Judge] = [StopSick()] if settings.stop_sick else []
         self._halving: SuccessiveHalving | None = None
         if settings.factor is not None:
@@ -79,11 +84,13 @@ class TrialRunner:
             trials: to train.
             swept: keys that the sweep gives different values.
         """
-        begun = [trial for trial in trials if self._folder(trial).checkpoint("last").exists()]
-        fresh = [trial for trial in trials if trial not in begun]
+        if self._settings.population:
+            trials = self._train_by_processes(trials, swept)
+        begun, fresh = self._by_whether_begun(trials)
         families, lonely = self._plan(fresh) if self._settings.population else ([], fresh)
         for kin in families:
-            lonely += self._train(kin, swept)
+            with progress(f"{len(kin)} trials", sum(member.max_epochs for _, member in kin)) as advance:
+                lonely += self._train(kin, swept, advance)
         for trial in sorted([*begun, *lonely], key=lambda trial: trial.number):
             get_console().print(
                 f"trial {trial.number}  {' '.join(trial.overrides)}",
@@ -97,6 +104,54 @@ class TrialRunner:
             going_on = [f"resume={folder.path}", f"sweep.stop_sick={self._settings.stop_sick}"]
             self._alone(going_on if trial in begun else trial.overrides, trial.number)
             self.results[trial.number] = _read(folder)
+
+    def _by_whether_begun(self, trials: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+        """Those with a checkpoint to go on from, and those without."""
+        begun = [trial for trial in trials if self._folder(trial).checkpoint("last").exists()]
+        return begun, [trial for trial in trials if trial not in begun]
+
+    def _train_by_processes(self, trials: Sequence[Trial], swept: Sequence[str]) -> Sequence[Trial]:
+        """Where they are many, train what can be trained together in several processes; returns the rest."""
+        _, fresh = self._by_whether_begun(trials)
+        processes = min(torch.get_num_threads(), len(fresh) // WORTH_A_PROCESS)
+        # Successive halving compares all; and a GPU has one queue.
+        if processes < 2 or self._halving is not None or device_of("auto", "").type != "cpu":
+            return trials
+        fresh.sort(key=_rows)  # each set of rows is then made, looked at and shuffled by one of them
+        size = -(-len(fresh) // processes)
+        shares = [fresh[start : start + size] for start in range(0, len(fresh), size)]
+        self._memory_share = MEMORY_SHARE / processes
+        trained = multiprocessing.get_context("fork").Value("q")
+
+        def train(share: Sequence[Trial]) -> Summaries:
+            def advance(epochs: int) -> None:
+                with trained.get_lock():
+                    trained.value += epochs
+
+            for kin in self._plan(share)[0]:
+                self._train(kin, swept, advance)
+            return {
+                trial.number: self.results[trial.number] for trial in share if trial.number in self.results
+            }
+
+        try:
+            with progress(f"{len(fresh)} trials", sum(map(_max_epochs, fresh))) as advance:
+                told = 0
+
+                def show() -> None:
+                    nonlocal told
+                    now = trained.value
+                    advance(now - told)
+                    told = now
+
+                for summaries in forked_map(train, shares, 2, show):
+                    self.results |= summaries
+        except BrokenProcessPool:
+            log.warning("a process that trained trials was killed; what it has not finished is trained here")
+            return self.missing(trials)
+        finally:
+            self._memory_share = MEMORY_SHARE
+        return [trial for trial in trials if trial.number not in self.results]
 
     def _is_done(self, trial: Trial) -> bool:
         """Whether it is there; what it had left behind without a checkpoint to go on from is deleted."""
@@ -139,12 +194,13 @@ class TrialRunner:
         lonely += [trial for kin in small for trial, _ in kin]
         return [kin for kin in families.values() if len(kin) >= self._smallest], lonely
 
-    def _train(self, kin: Kin, swept: Sequence[str]) -> list[Trial]:
+    def _train(self, kin: Kin, swept: Sequence[str], advance: Callable[[int], None]) -> list[Trial]:
         """Train kin together, and write the folder of each when it has ended.
 
         Args:
             kin: trials and what they train.
             swept: keys that the sweep gives different values.
+            advance: is told how many epochs were made, or will not be.
 
         Returns:
             Trials that could not be trained together, if any.
@@ -158,19 +214,22 @@ class TrialRunner:
             return [(trials[id(member)], member) for member in members]
 
         try:
-            recorder = Recorder(self._path, kin, device, swept, self._take)
+            recorder = Recorder(self._path, first.node, device, swept, self._take)
             population = Population(
-                device, self._settings.max_members or most_members(some, device), self._judges
+                device,
+                self._settings.max_members or most_members(some, device, self._memory_share),
+                self._judges,
             )
-            with progress(f"{len(kin)} trials", sum(member.max_epochs for _, member in kin)) as advance:
 
-                def after_epoch(members: int) -> None:
-                    advance(members)
-                    recorder.update(with_trials(population.members))
+            def after_epoch(members: int) -> None:
+                if is_abandoned():
+                    raise KeyboardInterrupt
+                advance(members)
+                recorder.update(with_trials(population.members))
 
-                for left in population.train([member for _, member in kin], after_epoch):
-                    advance(sum(member.max_epochs - len(member.history) for member in left))
-                    recorder.add(with_trials(left))
+            for left in population.train([member for _, member in kin], after_epoch):
+                advance(sum(member.max_epochs - len(member.history) for member in left))
+                recorder.add(with_trials(left))
         except OSError:
             raise
         except Exception as error:  # as when memory does not suffice
@@ -190,8 +249,8 @@ class TrialRunner:
         return RunFolder(self._path / trial.subfolder)
 
 
-def most_members(member: Member, device: torch.device) -> int:
-    """How many like this one fit into the memory that is free."""
+def most_members(member: Member, device: torch.device, share: float = MEMORY_SHARE) -> int:
+    """How many like this one fit into this share of the memory that is free."""
     weights = sum(parameter.numel() for parameter in member.model.parameters())
     neurons = sum(layer.out_features for layer in member.model.linear_layers)
     rows = {part: len(member.data.part(part)[0]) for part in PARTS}
@@ -204,12 +263,22 @@ def most_members(member: Member, device: torch.device) -> int:
         + min(EVALUATION_ROWS, held_out) * (features + neurons)
         + 16 * held_out * outputs
     )
-    return max(2, min(MOST_MEMBERS, int(MEMORY_SHARE * free_bytes(device) / (4 * numbers))))
+    return max(2, min(MOST_MEMBERS, int(share * free_bytes(device) / (4 * numbers))))
 
 
 def _of_the_task(overrides: Sequence[str]) -> list[str]:
     """Without those of how the sweep goes about it, which may change from start to start."""
     return [override for override in overrides if not override.startswith(("sweep=", "sweep."))]
+
+
+def _rows(trial: Trial) -> str:
+    """Of trials on the same rows the same."""
+    return str([trial.node.get(key) for key in ("data", "seed")])
+
+
+def _max_epochs(trial: Trial) -> int:
+    epochs = trial.node["trainer"].get("max_epochs")
+    return epochs if isinstance(epochs, int) else 0
 
 
 def _device(trial: Trial) -> torch.device:
