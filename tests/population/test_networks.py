@@ -42,9 +42,7 @@ def test_gradients_are_those_of_each_alone(
     x = torch.randn(3, 5, 6, generator=generator)
     targets = torch.rand(3, 5, 2, generator=generator)
     weight = torch.tensor([[[1.0, 2.0]], [[0.5, 1.0]], [[3.0, 1.0]]]) if weighted else None
-    parameters = [
-        torch.stack(same) for same in zip(*(network.parameters_of(member) for member in members), strict=True)
-    ]
+    parameters = network.stack([parameter.detach() for parameter in m.parameters()] for m in members)
     logits, gradients = network.gradients(x, targets, weight, parameters)
     torch.testing.assert_close(network.logits(x, parameters), logits)
     for index, member in enumerate(members):

@@ -3,6 +3,7 @@
 import logging
 import math
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,10 +22,16 @@ log = logging.getLogger(__name__)
 
 
 def base_loss(data: ClassificationData, loss: BinaryCrossEntropy) -> float:
-    """The loss of knowing the class shares only, on the first training rows."""
-    y = data.part("train")[1][:EVALUATION_ROWS]
-    weight = loss.positive_weight
-    return constant_loss(loss.targets(y), None if weight is None else weight.cpu()).item()
+    """The loss of knowing the class shares only, on the first training rows; those of a sweep often share it."""
+    known, weight = _base_losses.setdefault(data, {}), loss.positive_weight
+    key = (loss.label_smoothing, str(weight))
+    if key not in known:
+        y = data.part("train")[1][:EVALUATION_ROWS]
+        known[key] = constant_loss(loss.targets(y), None if weight is None else weight.cpu()).item()
+    return known[key]
+
+
+_base_losses: WeakKeyDictionary[ClassificationData, dict[tuple[float, str], float]] = WeakKeyDictionary()
 
 
 class StopHopeless(Callback):

@@ -3,7 +3,7 @@
 Parameters are given with three axes, as the optimizers want them; the middle one of a bias is 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -14,14 +14,13 @@ from torch.nn import functional
 from backlight.backprop import equations
 from backlight.backprop.activations import Activation
 from backlight.backprop.equations import ForwardPass
-from backlight.model import SigmoidMLP
 
 
 class StackedNetwork(Protocol):
     """Computes what every member computes for its own rows."""
 
-    def parameters_of(self, model: nn.Module) -> list[Tensor]:
-        """Of one member, `[…, …]` each."""
+    def stack(self, parameters: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+        """Those of each member, in the order of the module's own, as `[members, …, …]`."""
         ...
 
     def logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
@@ -54,12 +53,10 @@ class ByEquations:
         self._spare: dict[torch.Size, tuple[ForwardPass, list[Tensor], list[tuple[Tensor, Tensor]]]] = {}
         """What the last call computed, by the shape of its batch: the next one writes to the same memory."""
 
-    def parameters_of(self, model: nn.Module) -> list[Tensor]:
-        """Weights `[out, in]` and biases `[1, out]`, layer by layer."""
-        assert isinstance(model, SigmoidMLP)
-        return [
-            tensor.detach() for layer in model.linear_layers for tensor in (layer.weight, layer.bias[None])
-        ]
+    def stack(self, parameters: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+        """Weights `[members, out, in]` and biases `[members, 1, out]`, layer by layer."""
+        stacked = [torch.stack(same) for same in zip(*parameters, strict=True)]
+        return [tensor if tensor.ndim == 3 else tensor[:, None] for tensor in stacked]
 
     def logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """The forward half alone."""
@@ -90,9 +87,9 @@ class ByAutograd:
         self._model = model
         self._shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
 
-    def parameters_of(self, model: nn.Module) -> list[Tensor]:
-        """Each as one row `[1, entries]`: its shape is the module's own affair."""
-        return [parameter.detach().reshape(1, -1) for parameter in model.parameters()]
+    def stack(self, parameters: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+        """Each as one row `[members, 1, entries]`: its shape is the module's own affair."""
+        return [torch.stack(same).reshape(len(same), 1, -1) for same in zip(*parameters, strict=True)]
 
     def logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """The module of each member."""

@@ -6,6 +6,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Protocol
 
 import numpy as np
@@ -40,7 +41,7 @@ class _Task:
         features: columns of x.
         rows: of each part of one data set.
         data_set: `[members, 1]` int64, the number of each member's data set.
-        smoothing: `[members, 1, 1]`
+        smoothing: `[members, 1, 1]`, or None where no member has any.
         positive_weight: `[members, 1, outputs]`, or None where no member has any.
     """
 
@@ -48,7 +49,7 @@ class _Task:
     features: int
     rows: dict[Part, int]
     data_set: Tensor
-    smoothing: Tensor
+    smoothing: Tensor | None
     positive_weight: Tensor | None
 
     @classmethod
@@ -64,7 +65,9 @@ class _Task:
             some.num_features,
             {part: len(some.part(part)[0]) for part in parts},
             torch.tensor([[numbers[id(member.data)]] for member in members], device=device),
-            torch.tensor([[[member.loss.label_smoothing]] for member in members], device=device),
+            torch.tensor([[[member.loss.label_smoothing]] for member in members], device=device)
+            if any(member.loss.label_smoothing for member in members)
+            else None,
             None
             if all(weight is None for weight in weights)
             else torch.stack([one if w is None else w for w in weights])[:, None].to(device),
@@ -72,23 +75,31 @@ class _Task:
 
     def keep(self, members: Tensor) -> "_Task":
         """The same for these members only, `[kept]` int64."""
-        weight = self.positive_weight
+        smoothing, weight = self.smoothing, self.positive_weight
         return replace(
             self,
             data_set=self.data_set[members],
-            smoothing=self.smoothing[members],
+            smoothing=None if smoothing is None else smoothing[members],
             positive_weight=None if weight is None else weight[members],
         )
 
     def take(self, part: Part, index: Tensor) -> tuple[Tensor, Tensor]:
         """X and y `[members, rows, ·]` of row numbers `[members, rows]`."""
-        place = (index + self.data_set * self.rows[part]).flatten()
-        rows = self.table[part].index_select(0, place)  # `[…]` takes five times as long
-        table = rows.unflatten(0, index.shape)
-        return table[..., : self.features], table[..., self.features :]
+        return self.at(part, index + self.data_set * self.rows[part])
+
+    def at(self, part: Part, places: Tensor, sharing: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """X and y `[members, rows, ·]` of places in the table, `[members, rows]`.
+
+        Where members share rows, places are given `[groups, rows]`, and the group of each member `[members]`.
+        """
+        rows = self.table[part].index_select(0, places.flatten())  # `[…]` takes five times as long
+        rows = rows.unflatten(0, places.shape)
+        if sharing is not None:
+            rows = rows.index_select(0, sharing)
+        return rows[..., : self.features], rows[..., self.features :]
 
     def targets(self, y: Tensor) -> Tensor:
-        return y * (1 - self.smoothing) + self.smoothing / 2
+        return y if self.smoothing is None else y * (1 - self.smoothing) + self.smoothing / 2
 
     def metrics(self, logits: Tensor, y: Tensor, metrics: Metrics) -> dict[str, Tensor]:
         """The loss and metrics `[members]` of rows `[members, rows, outputs]`."""
@@ -173,10 +184,8 @@ class Population:
         algorithm = STACKED[some.optimizer_name]
         optimizer = algorithm(
             [
-                torch.stack(same).to(self._device)
-                for same in zip(
-                    *(self._network.parameters_of(member.model) for member in newcomers), strict=True
-                )
+                parameter.to(self._device)
+                for parameter in self._network.stack(member.started for member in newcomers)
             ],
             {
                 name: torch.tensor(
@@ -215,9 +224,10 @@ class Population:
         """Train everybody for an epoch; returns those that leave."""
         started = time.monotonic()
         before = _State.of(self._optimizer)
-        trained = self._train_epoch()
+        rates = [_rate(member.optimizer) for member in self._members]
+        trained = self._train_epoch(rates)
         held_out = self._evaluate("val", self._optimizer.parameters)
-        failed, ended = self._record(trained, held_out)
+        failed, ended = self._record(rates, trained, held_out)
         share = (time.monotonic() - started) / len(self._members)
         for member in self._members:
             member.seconds += share
@@ -231,29 +241,33 @@ class Population:
             self._keep([position for position in range(len(self._members)) if position not in leaving])
         return left
 
-    def _train_epoch(self) -> dict[str, Tensor]:
+    def _train_epoch(self, rates: Sequence[float]) -> dict[str, Tensor]:
         """Make the steps of an epoch; returns the metrics `[members]` of what they saw."""
-        task, index, logits, labels = self._task, self._order(), [], []
-        lr = torch.tensor([_rate(member.optimizer) for member in self._members], device=self._device)
+        task, logits, labels = self._task, [], []
+        places, sharing = self._order()
+        lr = torch.tensor(rates, device=self._device)
         batch_size = self._members[0].data.rows_per_step
         of_member = max(parameter[0].numel() for parameter in self._optimizer.parameters)
         with threads_for(len(self._members) * batch_size * of_member):
-            for batch in index.split(batch_size, dim=1):
-                x, y = task.take("train", batch)
+            for batch in places.split(batch_size, dim=1):
+                x, y = task.at("train", batch, sharing)
                 logits.append(self._step(x, task.targets(y), lr))
                 labels.append(y)
         return task.metrics(torch.cat(logits, dim=1), torch.cat(labels, dim=1), cheap_metrics)
 
-    def _order(self) -> Tensor:
-        """The row numbers `[members, rows]` of an epoch; members of one seed see the same batches."""
-        orders: dict[tuple[int | None, int], Tensor] = {}
-        keys = [(member.shuffle_seed, len(member.history)) for member in self._members]
-        for seed, epoch in keys:
-            if (seed, epoch) not in orders:
-                shuffle = EpochShuffle(self._task.rows["train"], seed)
-                shuffle.set_epoch(epoch)
-                orders[seed, epoch] = shuffle.order()
-        return torch.stack([orders[key] for key in keys]).to(self._device)
+    def _order(self) -> tuple[Tensor, Tensor | None]:
+        """The places of the rows of an epoch as `_Task.at` wants them: members of one seed and data set share them."""
+        groups: dict[tuple[int, int | None, int], int] = {}
+        data_sets: list[int] = self._task.data_set[:, 0].tolist()
+        sharing = [
+            groups.setdefault((data_set, member.shuffle_seed, len(member.history)), len(groups))
+            for data_set, member in zip(data_sets, self._members, strict=True)
+        ]
+        rows = self._task.rows["train"]
+        shuffled = cache(partial(_shuffled, rows))
+        places = torch.stack([data_set * rows + shuffled(seed, epoch) for data_set, seed, epoch in groups])
+        is_shared = len(groups) < len(sharing)
+        return places.to(self._device), torch.tensor(sharing, device=self._device) if is_shared else None
 
     def _step(self, x: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
         """Back-propagate a batch `[members, batch, ·]` and make a step; returns the logits before it."""
@@ -282,18 +296,22 @@ class Population:
         ]
         return task.metrics(torch.cat(logits, dim=1), task.take(part, index)[1], every_metric)
 
-    def _record(self, trained: dict[str, Tensor], held_out: dict[str, Tensor]) -> tuple[list[int], list[int]]:
+    def _record(
+        self, rates: Sequence[float], trained: dict[str, Tensor], held_out: dict[str, Tensor]
+    ) -> tuple[list[int], list[int]]:
         """Add an epoch to each member's history; returns who has failed, and who has come to an end."""
         values = {f"train/{name}": value for name, value in trained.items()}
         values |= {f"val/{name}": value for name, value in held_out.items()}
         table = torch.stack(list(values.values()), dim=1).cpu().numpy()
+        losses = [column for column, name in enumerate(values) if name in LOSSES]
+        is_sick = ~np.isfinite(table[:, losses]).all(axis=1)
         failed, ended, best = [], [], []
-        for position, (member, row) in enumerate(zip(self._members, table, strict=True)):
+        for position, (member, lr, row) in enumerate(zip(self._members, rates, table, strict=True)):
             metrics = dict(zip(values, row, strict=True))
-            epoch, lr = len(member.history), _rate(member.optimizer)
-            sick = [name for name in LOSSES if not np.isfinite(metrics.get(name, 0))]
-            if sick:
-                member.error = diverged(sick[0], float(metrics[sick[0]]), epoch, lr)
+            epoch = len(member.history)
+            if is_sick[position]:
+                sick = next(name for name in LOSSES if not np.isfinite(metrics[name]))
+                member.error = diverged(sick, float(metrics[sick]), epoch, lr)
                 failed.append(position)
                 continue
             member.history.append({"lr": np.float32(lr), **metrics})
@@ -383,6 +401,12 @@ class _State:
                 if member.optimizer_name != "sgd":
                     kept["step"] = torch.tensor(steps)
                 member.optimizer.state[parameter] = kept
+
+
+def _shuffled(rows: int, seed: int | None, epoch: int) -> Tensor:
+    shuffle = EpochShuffle(rows, seed)
+    shuffle.set_epoch(epoch)
+    return shuffle.order()
 
 
 def _setting(optimizer: Optimizer, name: str) -> float:
