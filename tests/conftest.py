@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import pytest
 # Before torch is imported, here and in processes that tests start: several workers of pytest share the
 # cores, and threads that wait for each other there take many times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
 
 from backlight import command
 
@@ -76,3 +78,12 @@ def train(call: Call, tmp_path: Path) -> Callable[..., TrainedRun]:
         return TrainedRun(tmp_path / folder, result)
 
     return run
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """As many as forked processes need, whatever this machine has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)

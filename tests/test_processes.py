@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 from backlight.assemble import assemble
+from backlight.processes import forked_map, is_abandoned
 from backlight.run_folder import RunFolder
 from tests.conftest import Call, TrainedRun
 from tests.test_train import metrics_of, weights_of
@@ -149,3 +152,61 @@ def test_full_disk_is_one_sentence_and_keeps_the_checkpoint(tmp_path: Path, smal
     assert "Traceback" not in result.stderr
     checkpoint = torch.load(small_disk / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["epoch"] >= 0
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_forked_processes_share_the_work_in_its_order() -> None:
+    def work(item: int) -> tuple[int, int]:
+        time.sleep(0.05)
+        return item, os.getpid()
+
+    found = forked_map(work, range(5), 2)
+    assert [item for item, _ in found] == list(range(5))
+    assert len({process for _, process in found} - {os.getpid()}) == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_interruption_ends_forked_processes_early(tmp_path: Path) -> None:
+    def work(item: int) -> None:
+        while not is_abandoned():
+            (tmp_path / str(item)).touch()
+            time.sleep(0.01)
+
+    def interrupt() -> None:
+        if len(list(tmp_path.iterdir())) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        forked_map(work, range(4), 2, interrupt)
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}, "the other two were not begun"
+
+
+def test_forked_processes_end_when_nobody_waits_for_them(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+from backlight.processes import forked_map, is_abandoned
+
+folder = Path(sys.argv[1])
+torch.set_num_threads(2)
+
+def work(item):
+    (folder / f"begun{item}").touch()
+    while not is_abandoned():
+        time.sleep(0.01)
+    (folder / f"ended{item}").touch()
+
+def die():
+    if len(list(folder.iterdir())) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+forked_map(work, range(2), 2, die)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    for _ in range(500):
+        if len(list(tmp_path.glob("ended*"))) == 2:
+            return
+        time.sleep(0.01)
+    pytest.fail("they work on")

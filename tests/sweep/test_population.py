@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +16,8 @@ from yaml import safe_load
 
 from backlight.population.member import Member
 from backlight.population.training import Population
-from backlight.sweep import record
+from backlight.sweep import record, trials
+from backlight.sweep.trials import TrialRunner
 from tests.conftest import Call, TrainedRun
 
 Train = Callable[..., TrainedRun]
@@ -323,19 +327,47 @@ def test_mistakes_in_a_sweep_are_one_sentence(
     assert not (tmp_path / "sweep/0").exists()
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_several_processes_write_what_one_writes(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["train", "-m", "data=moons", "seed=0,1,2,3,4", "trainer.max_epochs=2"]
     assert call(*command, "hydra.sweep.dir=one").code == 0
     monkeypatch.setattr(record, "WORTH_FORKING", 2)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert call(*command, "hydra.sweep.dir=several").code == 0
-    finally:
-        torch.set_num_threads(threads)
-    one, several = (table(tmp_path / name / "leaderboard.csv") for name in ("one", "several"))
-    for ours, theirs in zip(several, one, strict=True):
-        assert float(ours["test/loss"]) == pytest.approx(float(theirs["test/loss"]), rel=1e-4)
-        assert (tmp_path / "several" / ours["run"] / "checkpoints/best.ckpt").exists()
+    assert call(*command, "hydra.sweep.dir=several").code == 0
+    assert_same(tmp_path / "several", tmp_path / "one")
+
+
+def assert_same(sweep: Path, expected: Path) -> None:
+    ours, theirs = (table(path / "leaderboard.csv") for path in (sweep, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["status"] == other["status"]
+        if one["status"] == "completed":
+            assert float(one["test/loss"]) == pytest.approx(float(other["test/loss"]), rel=1e-4)
+            assert (sweep / one["run"] / "checkpoints/best.ckpt").exists()
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_several_processes_train_what_one_trains(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool
+) -> None:
+    # Two kinds of networks, a trial that fails, and one that has no kin.
+    command = ["train", "-m", "data=moons", "seed=0,1,2", "model.hidden=[3],[4]", "optimizer.lr=0.1,-1"]
+    command.append("trainer.max_epochs=2")
+    assert call(*command, "hydra.sweep.dir=one").code == 3
+    here, plan = os.getpid(), TrialRunner._plan
+    shares = tmp_path / "shares"
+
+    def planned(runner: TrialRunner, share: Any) -> Any:
+        with shares.open("a") as file:
+            file.write(f"{os.getpid() != here} {len(share)}\n")
+        if is_killed and os.getpid() != here and share[0].node["seed"] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plan(runner, share)
+
+    monkeypatch.setattr(TrialRunner, "_plan", planned)
+    monkeypatch.setattr(trials, "WORTH_A_PROCESS", 2)
+    assert call(*command, "hydra.sweep.dir=several").code == 3
+    assert shares.read_text().splitlines()[:2] == ["True 6", "True 6"]
+    assert_same(tmp_path / "several", tmp_path / "one")
