@@ -23,12 +23,16 @@ import torch
 from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from peers import bare_loop
+from rich import get_console
 from torch import Tensor
 
 from backlight.assemble import Experiment, Node, assemble
 from backlight.checkpoint import read_checkpoint
 from backlight.command import config_folder
 from backlight.config import plain, task_of
+from backlight.diagnose import Diagnosis
+from backlight.early_warning import EarlyWarning
+from backlight.examination import Evidence
 from backlight.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -87,6 +91,17 @@ def fit_seconds(overrides: list[str]) -> float:
     with prepared(overrides) as (_, experiment):
         started = time.perf_counter()
         experiment.trainer.fit(experiment.classifier, experiment.data)
+        return time.perf_counter() - started
+
+
+def diagnosed_seconds(overrides: list[str]) -> float:
+    """The same with all that says what ails the run: while it trains, and the verdict."""
+    with prepared(overrides) as (config, experiment), get_console().capture():
+        folder = RunFolder(experiment.trainer.default_root_dir)
+        experiment.trainer.callbacks.append(EarlyWarning(config, folder))  # type: ignore[attr-defined]  # it is a list
+        started = time.perf_counter()
+        experiment.trainer.fit(experiment.classifier, experiment.data)
+        assert Diagnosis.of(config, Evidence.of(folder), experiment.data).verdict
         return time.perf_counter() - started
 
 

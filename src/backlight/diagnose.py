@@ -1,8 +1,8 @@
 """Entry point: what ails a run, how one sees it, and what may help."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
@@ -37,6 +37,14 @@ class Diagnosis:
     def of_kin(cls, runs: Sequence[Run]) -> list["Diagnosis"]:
         """Examine runs at once; see `backlight.examination.examine_kin`."""
         return [cls(findings(seen), seen) for seen in examine_kin(runs)]
+
+    def dated(self, first_seen: Mapping[str, int]) -> "Diagnosis":
+        """With the step at which each symptom was found while the run trained, where that is earlier."""
+        dated = [
+            replace(finding, step=min(finding.step, first_seen.get(finding.symptom, finding.step)))
+            for finding in self.findings
+        ]
+        return replace(self, findings=dated)
 
     @property
     def verdict(self) -> str:

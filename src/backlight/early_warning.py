@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,13 +13,15 @@ from backlight.callbacks.reach import data_of
 from backlight.classifier import Classifier
 from backlight.diagnose import Diagnosis, said
 from backlight.diagnosis.symptoms import explanation
-from backlight.examination import Evidence, read_series
+from backlight.examination import Evidence, measure_rows, read_series
 from backlight.model import SigmoidMLP
 from backlight.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 LOOKS = 4  # before training and after each quarter of the epochs but the last, which the verdict follows
+MOST_TIME, UNNOTICED = 0.01, 0.1
+"""Of the whole, and in seconds: a large network that trains for a short time is not looked at each time."""
 
 OF_THE_DATA = ("leakage", "unscaled_features", "class_imbalance")  # training does not change these
 
@@ -35,15 +38,21 @@ class EarlyWarning(Callback):
         self._config = config
         self._folder = folder
         self._warned: set[str] = set()
+        self.first_seen: dict[str, int] = {}
+        """The optimizer step at which each symptom was first found."""
+        self._seconds = 0.0
+        self._started = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
         if trainer.current_epoch == 0:
             self._look(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert trainer.max_epochs is not None
         quarters = {math.ceil(trainer.max_epochs * quarter / LOOKS) for quarter in range(1, LOOKS)}
-        if trainer.current_epoch + 1 in quarters - {trainer.max_epochs}:
+        is_affordable = self._seconds <= max(UNNOTICED, MOST_TIME * (time.monotonic() - self._started))
+        if is_affordable and trainer.current_epoch + 1 in quarters - {trainer.max_epochs}:
             self._look(trainer, pl_module)
 
     def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,7 +63,13 @@ class EarlyWarning(Callback):
         if not isinstance(model, SigmoidMLP):
             return
         evidence = Evidence(self._folder.read_overrides(), read_series(self._folder.metrics), model)
-        for finding in Diagnosis.of(self._config, evidence, data_of(trainer)).findings:
+        data = data_of(trainer)
+        measure_rows([data])  # once, and for the verdict too
+        started = time.monotonic()
+        diagnosis = Diagnosis.of(self._config, evidence, data)
+        self._seconds += time.monotonic() - started
+        for finding in diagnosis.findings:
+            self.first_seen.setdefault(finding.symptom, min(finding.step, trainer.global_step))
             is_certain = finding.severity == "fatal" or finding.symptom in OF_THE_DATA
             if is_certain and finding.symptom not in self._warned:
                 self._warned.add(finding.symptom)

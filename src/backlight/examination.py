@@ -36,8 +36,10 @@ from backlight.processes import forked_map
 from backlight.run_folder import RunFolder
 
 GROUPS = ("data", "model", "loss", "optimizer", "trainer")
-MOST_ROWS = 2048
-"""On which layers are measured: their statistics move by 1/√2048, about 2 %, from sample to sample."""
+MOST_ROWS, FEWEST_ROWS = 2048, 256
+"""On which layers are measured: their statistics move by 1/√2048, about 2 %, from sample to sample; 6 % with 256."""
+WORTH_ALL_ROWS = 2**27
+"""Multiply-adds of a pass: of larger networks fewer rows are measured, so that it takes no time to speak of."""
 
 WORTH_FORKING = 16  # sets of rows to measure
 _data_states: WeakKeyDictionary[ClassificationData, DataState] = WeakKeyDictionary()
@@ -89,11 +91,12 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
     """
     config, _, data = runs[0]
     rates = torch.stack([_rates(config["optimizer"], evidence.series) for config, evidence, _ in runs])
-    x, y, positive_weight = _rows(runs)
     began = [
         evidence.started or list(build_network(config["model"], data).parameters())
         for config, evidence, data in runs
     ]
+    weights = sum(parameter.numel() for parameter in began[0])
+    x, y, positive_weight = _rows(runs, min(MOST_ROWS, max(FEWEST_ROWS, WORTH_ALL_ROWS // weights)))
     came_to = [
         own if evidence.ended is None else list(evidence.ended.parameters())
         for (_, evidence, _), own in zip(runs, began, strict=True)
@@ -147,14 +150,14 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
     ]
 
 
-def _rows(runs: Sequence[Run]) -> tuple[Rows, Tensor, Tensor | None]:
+def _rows(runs: Sequence[Run], at_most: int) -> tuple[Rows, Tensor, Tensor | None]:
     """X and the targets y of the rows to measure on, `[runs, rows, ·]`, and the positive weights `[runs, 1, outputs]`."""
     inputs, targets, weights = [], [], []
     for config, _, data in runs:
         loss = build(build_loss, config["loss"], "loss", data=data)
         x, y = data.part("train")
-        inputs.append(x[:MOST_ROWS])
-        targets.append(loss.targets(y[:MOST_ROWS]))
+        inputs.append(x[:at_most])
+        targets.append(loss.targets(y[:at_most]))
         weights.append(loss.positive_weight)
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     y = torch.stack(targets)

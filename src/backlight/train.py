@@ -77,8 +77,8 @@ def fit_and_test(
     """
     data, classifier, trainer = experiment.data, experiment.classifier, experiment.trainer
     summary["device"] = str(trainer.strategy.root_device)
-    of_this_start = [EarlyWarning(config, folder), *([StopSick()] if stops_sick else [])]
-    trainer.callbacks += of_this_start  # type: ignore[attr-defined]  # it is a list
+    warning = EarlyWarning(config, folder)
+    trainer.callbacks += [warning, *([StopSick()] if stops_sick else [])]  # type: ignore[attr-defined]  # it is a list
     try:
         trainer.fit(
             classifier,
@@ -108,7 +108,7 @@ def fit_and_test(
             raise BacklightError(sentence.strip()) from error
         raise
     summary["metrics"] = {name: metrics[name] for name in sorted(metrics.keys() - {"epoch", "step"})}
-    diagnosis = Diagnosis.of(config, Evidence.of(folder), data)
+    diagnosis = Diagnosis.of(config, Evidence.of(folder), data).dated(warning.first_seen)
     summary["diagnosis"] = diagnosis.as_data()
     assert isinstance(trainer.logger, TensorBoardLogger)
     writer = trainer.logger.experiment

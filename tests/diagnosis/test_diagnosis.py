@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import make_moons
 
+from backlight import early_warning
 from backlight.assemble import assemble
 from backlight.backprop.activations import ACTIVATIONS, ActivationName
 from backlight.backprop.trace import trace
@@ -135,6 +136,24 @@ def test_symptoms_are_told_once_while_a_run_trains(train: Train) -> None:
         *QUICK, "data=moons", "optimizer=adam", "optimizer.lr=0.05", "trainer.max_epochs=20", folder="healthy"
     )
     assert "warning" not in healthy.result.out
+
+
+def test_what_happens_in_training_is_dated_by_when_it_was_first_seen(train: Train) -> None:
+    run = train(*QUICK, *SICK["dead_units"], "trainer.max_epochs=20")
+    found = diagnosis(run)[0]
+    assert found["symptom"] == "dead_units"
+    assert found["step"] in [run.summary["steps"] * quarter // 4 for quarter in (1, 2, 3)]
+
+
+def test_looks_that_take_too_long_are_left_out(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing is known to ail it before it trains.
+    options = [*QUICK, "data=xor", "optimizer.lr=0.01", "optimizer.momentum=0", "trainer.max_epochs=40"]
+    assert "warning      plateau" in train(*options, folder="each").result.out
+    monkeypatch.setattr(early_warning, "UNNOTICED", 0.0)
+    monkeypatch.setattr(early_warning, "MOST_TIME", 0.0)
+    few = train(*options, folder="few")
+    assert "warning" not in few.result.out
+    assert "verdict      plateau" in few.result.out
 
 
 def test_neighbours_tell_wrong_labels_from_classes_that_overlap() -> None:

@@ -601,6 +601,9 @@ def _copies(layer: LayerState) -> list[int]:
     """The neurons whose weights and bias another one has too."""
     rows = np.concatenate([layer.weight, layer.bias[:, None]], axis=1)
     scale = max(float(np.abs(rows).max()), np.finfo(np.float64).tiny)
-    rounded = np.round(rows / (SAME * scale))
-    _, which, counts = np.unique(rounded, axis=0, return_inverse=True, return_counts=True)
-    return np.flatnonzero(counts[which.ravel()] > 1).tolist()
+    rounded = np.round(rows / (SAME * scale)).astype(np.int64)
+    # One number for each row, by chance the same for others with a probability of 2⁻⁶³: rows take long to sort.
+    draw = np.random.default_rng(0).integers(-(2**63), 2**63, rounded.shape[1], dtype=np.int64)
+    keys = (rounded * (draw | 1)).sum(axis=1)
+    _, which, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    return np.flatnonzero(counts[which] > 1).tolist()
