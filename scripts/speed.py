@@ -158,14 +158,29 @@ _folders: list[tempfile.TemporaryDirectory[str]] = []
 def ended(process: "subprocess.Popen[bytes]") -> int:
     """Wait for a process; returns the peak of its memory in bytes, 0 where the system does not tell.
 
-    What `wait4` tells of a child includes the memory of its parent, of which it was a copy for a moment.
+    What `wait4` tells of a child includes the memory of its parent, of which it was a copy for a moment. With processes
+    of its own it is the most that they had together, seen once a second; what they share counts once.
     """
-    status, peak = Path(f"/proc/{process.pid}/status"), 0
+    own = Path(f"/proc/{process.pid}")
+    peak, due = 0, time.monotonic() + 1
     while process.poll() is None:
-        found = re.search(r"VmHWM:\s+(\d+)", status.read_text()) if status.exists() else None
-        peak = 1024 * int(found[1]) if found else peak
+        peak = max(peak, _kilobytes(own / "status", "VmHWM"))
+        if time.monotonic() > due:
+            due = time.monotonic() + 1
+            children = own / f"task/{process.pid}/children"
+            forked = children.read_text().split() if children.exists() else []
+            shares = [_kilobytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss") for pid in (process.pid, *forked)]
+            peak = max(peak, sum(shares) if forked else 0)
         time.sleep(0.02)
-    return peak
+    return 1024 * peak
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    try:
+        found = re.search(rf"^{name}:\s+(\d+)", file.read_text(), re.MULTILINE)
+    except OSError:  # the process has ended
+        return 0
+    return int(found[1]) if found else 0
 
 
 def fits(overrides: list[str]) -> tuple[Callable[[], Cost], Callable[[], Cost]]:
