@@ -19,6 +19,7 @@ Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
+MAY_FORK = "fork" in multiprocessing.get_all_start_methods()
 SECONDS_BETWEEN_LOOKS = 0.1
 
 
@@ -57,7 +58,7 @@ def forked_map(
     """
     threads = torch.get_num_threads()
     processes = min(threads, len(items))
-    if processes < 2 or len(items) < at_least or "fork" not in multiprocessing.get_all_start_methods():
+    if processes < 2 or len(items) < at_least or not MAY_FORK:
         return [function(item) for item in items]
     _inherited[:] = [function, items]
     results: list[Result | None] = [None] * len(items)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -20,11 +19,11 @@ from backlight.population.halving import SuccessiveHalving
 from backlight.population.member import Member
 from backlight.population.sick import StopSick
 from backlight.population.training import Judge, Population
-from backlight.processes import forked_map, is_abandoned
+from backlight.processes import MAY_FORK, forked_map, is_abandoned
 from backlight.run_folder import RunFolder
 from backlight.sweep.compose import Trial
 from backlight.sweep.members import MemberBuilder
-from backlight.sweep.progress import progress
+from backlight.sweep.progress import SharedProgress, progress
 from backlight.sweep.record import Recorder
 from backlight.sweep.settings import Settings
 
@@ -115,36 +114,25 @@ class TrialRunner:
         _, fresh = self._by_whether_begun(trials)
         processes = min(torch.get_num_threads(), len(fresh) // WORTH_A_PROCESS)
         # Successive halving compares all; and a GPU has one queue.
-        if processes < 2 or self._halving is not None or device_of("auto", "").type != "cpu":
+        is_divisible = self._halving is None and device_of("auto", "").type == "cpu"
+        if processes < 2 or not MAY_FORK or not is_divisible:
             return trials
         fresh.sort(key=_rows)  # each set of rows is then made, looked at and shuffled by one of them
         size = -(-len(fresh) // processes)
         shares = [fresh[start : start + size] for start in range(0, len(fresh), size)]
         self._memory_share = MEMORY_SHARE / processes
-        trained = multiprocessing.get_context("fork").Value("q")
+        bar = SharedProgress(f"{len(fresh)} trials", sum(map(_max_epochs, fresh)))
 
         def train(share: Sequence[Trial]) -> Summaries:
-            def advance(epochs: int) -> None:
-                with trained.get_lock():
-                    trained.value += epochs
-
             for kin in self._plan(share)[0]:
-                self._train(kin, swept, advance)
+                self._train(kin, swept, bar.advance)
             return {
                 trial.number: self.results[trial.number] for trial in share if trial.number in self.results
             }
 
         try:
-            with progress(f"{len(fresh)} trials", sum(map(_max_epochs, fresh))) as advance:
-                told = 0
-
-                def show() -> None:
-                    nonlocal told
-                    now = trained.value
-                    advance(now - told)
-                    told = now
-
-                for summaries in forked_map(train, shares, 2, show):
+            with bar:
+                for summaries in forked_map(train, shares, 2, bar.show):
                     self.results |= summaries
         except BrokenProcessPool:
             log.warning("a process that trained trials was killed; what it has not finished is trained here")
