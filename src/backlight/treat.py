@@ -28,6 +28,7 @@ from backlight.sweep.launch import Sweep
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # remedies of one round: the likeliest come first
+LONGER = 4  # times as many epochs, for what is healthy
 HELPS = 0.01  # by how much, relative, what is missing to perfect predictions must be less
 OF_THE_DATA = ("leakage", "label_noise")  # only other rows, or other labels, are a cure
 SEVERITY = {"fatal": 3, "serious": 2, "warning": 1}
@@ -132,7 +133,7 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
     """Treat a run, and print how it goes; returns the best of all.
 
     In each round the likeliest remedies are tried on the best run that has any left: what helps is kept, and where
-    nothing does, the next best run goes on.
+    nothing does, the next best run goes on. What is healthy then is trained until its validation loss rises.
     """
     best, attempts = sick, 0
     patients = [sick]
@@ -158,13 +159,20 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
             [recipes[overrides] for overrides in likeliest],
             [(*patient.changes, overrides) for overrides in likeliest],
         )
-        for each in tried:
-            _say(f"{'tried':13}{each.changes[-1]}", f"{'':13}{_state(each)}")
         patients += tried
-        first = min(tried, key=lambda patient: patient.illness)
-        if first.is_better_than(best):
-            best = first
-            _say(f"{'kept':13}{best.changes[-1]}")
+        best = _best_of(best, tried)
+    if (
+        best is not sick
+        and best.is_healthy
+        and len(best.diagnosis.seen.loss("val"))
+        and attempts < max_attempts
+    ):
+        attempts += 1
+        longer = (
+            f"callbacks=early_stopping trainer.max_epochs={LONGER * best.diagnosis.seen.settings.max_epochs}"
+        )
+        patients += clinic.train([best.recipe.changed(longer, clinic.loader)], [(*best.changes, longer)])
+        best = _best_of(best, patients[-1:])
     outcome = (
         "healthy" if best.is_healthy else "better, not healthy" if best is not sick else "no remedy helped"
     )
@@ -180,6 +188,17 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
             f"{'command':13}{best.recipe.command}",
         )
     return best
+
+
+def _best_of(best: Patient, tried: Sequence[Patient]) -> Patient:
+    """The best so far or, if that is better, of those just tried; prints which."""
+    for each in tried:
+        _say(f"{'tried':13}{each.changes[-1]}", f"{'':13}{_state(each)}")
+    first = min(tried, key=lambda patient: patient.illness)
+    if not first.is_better_than(best):
+        return best
+    _say(f"{'kept':13}{first.changes[-1]}")
+    return first
 
 
 class Clinic:
