@@ -266,8 +266,10 @@ class Population:
         rows = self._task.rows["train"]
         shuffled = cache(partial(_shuffled, rows))
         places = torch.stack([data_set * rows + shuffled(seed, epoch) for data_set, seed, epoch in groups])
-        is_shared = len(groups) < len(sharing)
-        return places.to(self._device), torch.tensor(sharing, device=self._device) if is_shared else None
+        group = torch.tensor(sharing)
+        if 2 * len(groups) > len(sharing):  # to copy what few share takes longer than it saves
+            return places[group].to(self._device), None
+        return places.to(self._device), group.to(self._device)
 
     def _step(self, x: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
         """Back-propagate a batch `[members, batch, ·]` and make a step; returns the logits before it."""
