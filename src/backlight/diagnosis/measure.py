@@ -164,8 +164,9 @@ def perfect_loss(y: Tensor, positive_weight: Tensor | None) -> Tensor:
 def _entropy(q: Tensor, positive_weight: Tensor | None) -> Tensor:
     """The least BCE where shares q are positive, and weigh as much."""
     p = 1.0 if positive_weight is None else positive_weight.double()
-    best = p * q / (p * q + 1 - q)
-    return -(torch.xlogy(p * q, best) + torch.xlogy(1 - q, 1 - best)).mean(dim=(-2, -1))
+    weight = p * q + 1 - q
+    # The share of negatives as it is, for 1 minus that of positives may round to 0.
+    return -(torch.xlogy(p * q, p * q / weight) + torch.xlogy(1 - q, (1 - q) / weight)).mean(dim=(-2, -1))
 
 
 class RowsOnDisk(Protocol):
@@ -193,7 +194,7 @@ def data_state(
     y = every_y[: len(x)]
     some_x, some_y = x[:ROWS_AT_ONCE], y[:ROWS_AT_ONCE]
     # Rows with a continuous feature do not come twice by chance.
-    is_continuous = most_distinct(some_x) > len(np.unique(row_keys(some_x, some_y))) / 2
+    is_continuous = has_distinct(some_x, len(np.unique(row_keys(some_x, some_y))) / 2)
     known = np.empty(0, dtype=np.int64)
     if len(parts) > 1 or not is_continuous:  # reading all of a file takes a while
         known = np.sort(row_keys(every_x, every_y))
@@ -224,12 +225,12 @@ def _share_of_repeated(known: NDArray[np.int64]) -> float:
     return float((np.append(is_next_same, False) | np.append(False, is_next_same)).mean())
 
 
-def most_distinct(x: Rows) -> int:
-    """Of all columns the most different values in one; of sparse rows those that are not 0."""
+def has_distinct(x: Rows, more_than: float) -> bool:
+    """Whether one of the columns has more different values than that; of sparse rows those that are not 0 count."""
     if isinstance(x, Tensor):
-        return max(len(column.unique()) for column in x.T)
+        return any(len(column.unique()) > more_than for column in x.T)
     pairs = torch.stack([x.columns.double(), x.values.double()], dim=1).unique(dim=0)
-    return int(pairs[:, 0].long().bincount().max()) if len(pairs) else 0
+    return len(pairs) > 0 and int(pairs[:, 0].long().bincount().max()) > more_than
 
 
 def location_and_spread(x: Rows) -> tuple[Tensor, Tensor]:
