@@ -1,8 +1,10 @@
 """A trial trained with others is the run it would be alone."""
 
 import csv
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -371,3 +373,13 @@ def test_several_processes_train_what_one_trains(
     assert call(*command, "hydra.sweep.dir=several").code == 3
     assert shares.read_text().splitlines()[:2] == ["True 6", "True 6"]
     assert_same(tmp_path / "several", tmp_path / "one")
+
+
+def test_a_full_disk_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(record, "_write_metrics", full)
+    result = call("train", "-m", "data=moons", "seed=0,1", "trainer.max_epochs=1", "hydra.sweep.dir=sweep")
+    assert result.code == 2
+    assert re.fullmatch(r"ERROR: .*sweep/[01]: No space left on device\n", result.err)

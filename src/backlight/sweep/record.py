@@ -129,7 +129,15 @@ class Recorder:
         ]
 
     def _write_folder(self, trial: Trial, member: Member, diagnosis: Diagnosis) -> dict[str, Any]:
-        folder = self._folder(trial)
+        try:
+            return self._written(self._folder(trial), trial, member, diagnosis)
+        except OSError as error:  # a full disk names no file
+            place = error.filename or str(self._folder(trial).path)
+            raise OSError(error.errno, error.strerror, place) from error
+
+    def _written(
+        self, folder: RunFolder, trial: Trial, member: Member, diagnosis: Diagnosis
+    ) -> dict[str, Any]:
         if trial.number not in self._shown:
             begin(folder, trial)
         epochs, steps = len(member.history), len(member.history) * member.data.steps_per_epoch
