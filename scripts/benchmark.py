@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import torch
 from growth import DIMENSIONS, TINY, USUAL, Point, growing, plot, point, slope
 from hydra import initialize_config_dir
 from planted import Case, examined, healthy_runs, planted, references, write_tables
@@ -149,6 +150,32 @@ def run(repeats: int) -> None:
         f"784-256-256-10: of the time of PyTorch's operations {shares[0]:.0%} (Backlight) and {shares[1]:.0%} (by "
         "hand) goes into the same matrix products."
     )
+
+
+def gpu(repeats: int) -> None:
+    """A GPU beside the loop by hand on the same GPU, the usual way and with steps as CUDA graphs."""
+    ways = {"Backlight": ["trainer=gpu"], "with graphs": ["trainer=gpu", "trainer.cuda_graphs=true"]}
+    names = ["by hand", *ways]
+    table = Table("by default", *(f"{name}, s" for name in names), *(f"{name} / by hand" for name in ways))
+    for network, overrides in NETWORKS.items():
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        options = [*overrides, *ONLY_TRAIN, "trainer.max_epochs=12"]
+        for way in ways.values():
+            fit_seconds(
+                [*options, *way, "trainer.max_epochs=1"]
+            )  # the device, its libraries, first allocations
+        for repeat in range(repeats):
+            for name in rotated(names, repeat):
+                seconds[name].append(
+                    fit_seconds([*options, *ways[name]]) if name in ways else bare_seconds(options, "cuda")
+                )
+        table.add_row(
+            network,
+            *(f"{statistics.median(values):.2f}" for values in seconds.values()),
+            *(f"{median_ratio(seconds[name], seconds['by hand']):.2f}" for name in ways),
+        )
+    report.show(table)
+    report.note(f"On {torch.cuda.get_device_name()}.")
 
 
 def growth(repeats: int) -> None:
@@ -470,6 +497,7 @@ def seconds(scores: Sequence[Score]) -> float:
 INCURABLE = ("leakage", "label_noise", "base_rate")  # the last is planted as labels drawn at random
 BENCHMARKS = {
     "diagnosis": diagnosis,
+    "gpu": gpu,
     "growth": growth,
     "instrument": instrument,
     "quality": quality,

@@ -105,13 +105,17 @@ def diagnosed_seconds(overrides: list[str]) -> float:
         return time.perf_counter() - started
 
 
-def bare_seconds(overrides: list[str]) -> float:
+def bare_seconds(overrides: list[str], device: str = "cpu") -> float:
     """The same of the loop by hand, on the same rows."""
     with prepared(overrides) as (config, experiment):
         x, y = experiment.data.part("train")
         assert isinstance(x, Tensor)
         return bare_loop.fit(
-            x, y, config["model"]["hidden"], config["data"]["batch_size"], config["trainer"]["max_epochs"]
+            x.to(device),
+            y.to(device),
+            config["model"]["hidden"],
+            config["data"]["batch_size"],
+            config["trainer"]["max_epochs"],
         )
 
 

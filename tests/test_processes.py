@@ -67,16 +67,6 @@ def test_error_in_a_spawned_process_is_one_sentence(call: Call) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; this machine has none")
-def test_gpu_trains_what_the_cpu_trains(train: Train) -> None:
-    cpu, gpu = (train("data=moons", f"trainer={kind}", folder=kind) for kind in ("cpu", "gpu"))
-    assert gpu.summary["device"].startswith("cuda")
-    expected, weights = weights_of(cpu.path), weights_of(gpu.path)
-    for name in expected:
-        torch.testing.assert_close(weights[name].cpu(), expected[name], rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.slow
 def test_wheel_carries_its_config(tmp_path: Path) -> None:
     subprocess.run(
         [

@@ -39,6 +39,11 @@ Train = Callable[..., TrainedRun]
         (["trainer.max_epochs=1.5"], "trainer.max_epochs=1.5: must be an integer"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be at least 1"),
         (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1: must be greater than 0"),
+        (["trainer.cuda_graphs=1"], "trainer.cuda_graphs=1: must be a boolean"),
+        (
+            ["trainer.cuda_graphs=true", "trainer=cpu"],
+            "trainer.cuda_graphs=true: only small networks on an NVIDIA GPU",
+        ),
         (["trainer.log_every_n_steps=true"], "trainer.log_every_n_steps=True: must be an integer"),
         (["seed=-1"], "seed=-1: must be at least 0"),
         (["seed=one"], "seed=one: must be an integer"),

@@ -28,7 +28,7 @@ def metrics_of(path: Path) -> list[dict[str, float]]:
 
 def weights_of(path: Path, checkpoint: str = "last") -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = torch.load(
-        path / "checkpoints" / f"{checkpoint}.ckpt", weights_only=True
+        path / "checkpoints" / f"{checkpoint}.ckpt", map_location="cpu", weights_only=True
     )["state_dict"]
     return weights
 
@@ -76,7 +76,7 @@ def test_run_folder(train: Train) -> None:
     assert summary["status"] == "completed"
     assert summary["error"] is None
     assert (summary["seed"], summary["epochs"], summary["steps"]) == (3, 5, 5 * 22)
-    assert summary["device"] == "cpu"
+    assert summary["device"] == ("cuda:0" if torch.cuda.is_available() else "cpu")
     rows = metrics_of(run.path)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert rows[-1]["val/loss"] == summary["metrics"]["val/loss"]

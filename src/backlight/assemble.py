@@ -110,7 +110,7 @@ def _assemble(
     )
     conductor = build(
         build_trainer,
-        {key: value for key, value in trainer.items() if key != "gradient_clip_val"},
+        trainer_options(trainer),
         "trainer",
         folder=folder,
         callbacks=[*build_callbacks(callbacks, data_module), *writers],
@@ -162,6 +162,7 @@ class Learner:
     loss: BinaryCrossEntropy
     backward: Backward
     gradient_clip_val: float | None
+    cuda_graphs: bool
 
 
 def build_learner(
@@ -171,6 +172,8 @@ def build_learner(
     backward, clip = model.get("backward", "equations"), trainer.get("gradient_clip_val")
     check("model.backward", backward, Backward)
     check("trainer.gradient_clip_val", clip, Positive | None)
+    graphs = trainer.get("cuda_graphs", False)
+    check("trainer.cuda_graphs", graphs, bool)
     check("trainer.max_epochs", trainer.get("max_epochs"), Count)
     network = build_network(model, data)
     algorithm, options = _named(OPTIMIZERS, optimizer, "optimizer")
@@ -179,7 +182,8 @@ def build_learner(
     descent = build(algorithm, options, "optimizer", parameters=list(network.parameters()))
     decay, options = _named(SCHEDULES, scheduler, "scheduler")
     schedule = build(decay, options, "scheduler", optimizer=descent, epochs=trainer["max_epochs"])
-    return Learner(network, descent, schedule, build(build_loss, loss, "loss", data=data), backward, clip)
+    objective = build(build_loss, loss, "loss", data=data)
+    return Learner(network, descent, schedule, objective, backward, clip, graphs)
 
 
 def build_classifier(learner: Learner, num_outputs: int) -> Classifier:
@@ -192,6 +196,7 @@ def build_classifier(learner: Learner, num_outputs: int) -> Classifier:
         num_outputs=num_outputs,
         backward=learner.backward,
         gradient_clip_val=learner.gradient_clip_val,
+        cuda_graphs=learner.cuda_graphs,
     )
 
 
@@ -265,6 +270,11 @@ def build_callbacks(node: Node, data: ClassificationData) -> list[Callback]:
                     "allowed: train/loss"
                 )
     return built
+
+
+def trainer_options(node: Node) -> Node:
+    """What of the `trainer` node `build_trainer` reads; the rest is for `build_learner`."""
+    return {key: value for key, value in node.items() if key not in ("gradient_clip_val", "cuda_graphs")}
 
 
 def build_trainer(

@@ -20,6 +20,7 @@ from backlight.data.batches import Batch, Steps
 from backlight.data.module import ClassificationData
 from backlight.errors import BacklightError
 from backlight.flat import FlatOptimizer
+from backlight.graphed import GraphedStep
 from backlight.loss import BinaryCrossEntropy
 from backlight.metrics import EpochMetrics, cheap_metrics, every_metric
 from backlight.model import SigmoidMLP
@@ -76,6 +77,7 @@ class Classifier(LightningModule):
         num_outputs: 1 for two classes, else the number of classes.
         backward: who computes the gradients. The equations need a `SigmoidMLP`.
         gradient_clip_val: largest norm of all gradients together; None does not clip.
+        cuda_graphs: repeat each step that nobody looks at as a CUDA graph; small networks on an NVIDIA GPU only.
 
     Raises:
         ValueError: the equations were asked for and the model is not a `SigmoidMLP`.
@@ -91,6 +93,7 @@ class Classifier(LightningModule):
         num_outputs: int = 1,
         backward: Backward = "equations",
         gradient_clip_val: float | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
         if backward == "equations" and not isinstance(model, SigmoidMLP):
@@ -102,6 +105,11 @@ class Classifier(LightningModule):
         self.loss = loss or BinaryCrossEntropy()
         self.backward_by = backward
         self.gradient_clip_val = gradient_clip_val
+        self.cuda_graphs = cuda_graphs
+        self._graphs: dict[tuple[int, float, float], GraphedStep] = {}
+        """By rows, batch size and learning rate, which are part of what is recorded."""
+        self._may_repeat = False
+        """Whether a step was made by now, which sets up what the next ones find."""
         self._observers: list[StepObserver] = []
         self._makes_chunks = self._is_distributed = False
         self._searches = isinstance(optimizer, LBFGS)
@@ -132,7 +140,13 @@ class Classifier(LightningModule):
             self._makes_chunks = data.steps_at_once > 1
         is_flat = by_equations and self._makes_chunks and FlatOptimizer.takes(self.optimizer, self.model)
         # Before anybody takes a view of the parameters.
-        self._flat = FlatOptimizer(self.optimizer) if is_flat else None
+        self._flat = FlatOptimizer(self.optimizer, for_graphs=self.cuda_graphs) if is_flat else None
+        self._graphs, self._may_repeat = {}, False
+        if self.cuda_graphs and not (self._flat and self.device.type == "cuda" and data.is_dense):
+            raise BacklightError(
+                "trainer.cuda_graphs=true: only small networks on an NVIDIA GPU repeat their steps so, with "
+                "model.backward=equations, an optimizer other than lbfgs, and rows that are neither sparse nor on disk"
+            )
 
     def on_train_start(self) -> None:
         if isinstance(self.model, SigmoidMLP):
@@ -223,6 +237,9 @@ class Classifier(LightningModule):
     ) -> tuple[Tensor, Tensor | None]:
         """Make one optimizer step; returns the logits and the loss before it, the latter if asked for."""
         due = [observer for observer in self._observers if observer.is_due(step)]
+        if self.cuda_graphs and self._may_repeat and not due and not with_loss:
+            return self._repeat(x, y, batch_size), None
+        self._may_repeat = True
         backpropagate = self._by_equations if self.backward_by == "equations" else self._by_autograd
         results: list[tuple[Tensor, Tensor | None]] = []
 
@@ -232,14 +249,44 @@ class Classifier(LightningModule):
             results.append(backpropagate(x, y, batch_size, step, watching, with_loss=with_loss))
             for observer in observers:
                 observer.on_gradients(step)
-            if self.gradient_clip_val is not None:
-                self.clip_gradients(self.optimizer, self.gradient_clip_val, "norm")
+            self._clip()
             return results[-1][1]
 
         update(differentiate)
         for observer in due:
             observer.on_update(step)
         return results[0]
+
+    def _repeat(self, x: Rows, y: Tensor, batch_size: float) -> Tensor:
+        """Make a step as its graph, recorded if there is none yet; returns the logits."""
+        flat = self._flat
+        assert flat is not None and isinstance(x, Tensor) and isinstance(self.model, SigmoidMLP)
+        lr: float = self.optimizer.param_groups[0]["lr"]
+        key = (len(y), batch_size, lr)
+        if key not in self._graphs:
+            # Those of another learning rate will hardly be needed again.
+            self._graphs = {known: graph for known, graph in self._graphs.items() if known[-1] == lr}
+            # Of its own: the graph remembers where its memory lies.
+            propagation = Backpropagation(self.model, flat.gradients)
+
+            def step(x: Tensor, y: Tensor) -> Tensor:
+                passed = propagation.backpropagate(
+                    x, self.loss.targets(y), self.loss.positive_weight, batch_size=batch_size
+                )
+                self._clip()
+                flat.step()
+                return passed.logits
+
+            self._graphs[key] = GraphedStep(step, x, y)
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        logits = self._graphs[key](x, y)
+        progress.increment_completed()
+        return logits
+
+    def _clip(self) -> None:
+        if self.gradient_clip_val is not None:
+            self.clip_gradients(self.optimizer, self.gradient_clip_val, "norm")
 
     def _update(self) -> Update:
         """What makes the optimizer's step with the function that it is given, which fills `.grad`."""

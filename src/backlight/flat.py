@@ -18,14 +18,16 @@ class FlatOptimizer:
 
     Args:
         optimizer: one that it `takes`.
+        for_graphs: count its steps on the GPU, where a CUDA graph can.
 
     As a context it takes over what has changed in the optimizer, and gives back its state at the end.
     """
 
     RULES = (SGD, Adam, AdamW, RMSprop)
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, *, for_graphs: bool = False) -> None:
         self._optimizer = optimizer
+        self._for_graphs = for_graphs
         self._parameters: list[nn.Parameter] = optimizer.param_groups[0]["params"]
         self._vector = torch.cat([parameter.detach().flatten() for parameter in self._parameters])
         self._vector.grad = torch.empty_like(self._vector)
@@ -64,7 +66,12 @@ class FlatOptimizer:
             self._flat.state = defaultdict(
                 dict, {self._vector: self._joined()} if self._optimizer.state else {}
             )
-        self._flat.param_groups = [{**self._optimizer.param_groups[0], "params": [self._vector]}]
+            # It would warn that steps are made without a graph, as the first is.
+            self._flat._warned_capturable_if_run_uncaptured = True
+        group = {**self._optimizer.param_groups[0], "params": [self._vector]}
+        if self._for_graphs and "capturable" in group:
+            group["capturable"] = True
+        self._flat.param_groups = [group]
 
     def __exit__(self, *_: object) -> None:
         assert self._flat is not None
@@ -87,9 +94,13 @@ class FlatOptimizer:
         return {
             name: torch.cat([state[name].flatten() for state in states])
             if isinstance(value, Tensor) and value.shape == self._parameters[0].shape
-            else value
+            else self._count(value)
             for name, value in states[0].items()
         }
+
+    def _count(self, value: Any) -> Any:
+        is_read_by_graphs = self._for_graphs and isinstance(value, Tensor)
+        return value.to(self._vector.device) if is_read_by_graphs else value
 
     def _is_of_vector(self, value: Any) -> bool:
         return isinstance(value, Tensor) and value.shape == self._vector.shape

@@ -121,7 +121,7 @@ def write_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) 
 
     PyTorch's own takes milliseconds, for 1,500 bins of which TensorBoard shows 30.
     """
-    values = tensor.detach().flatten()
+    values = tensor.detach().flatten().cpu()  # a GPU has no deterministic histogram
     low, high = torch.stack(torch.aminmax(values)).tolist()
     if not (abs(low) < LARGEST_BIN and abs(high) < LARGEST_BIN):
         return  # also NaN; the norms show those

@@ -16,6 +16,7 @@ EVALUATION_ROWS = (
     2048  # rows per batch where nothing is learned: the activations of so many stay in the cache of the CPU
 )
 GATHERED_BYTES = 2**18  # of rows that are brought together at a time: a cache of the CPU holds them
+GPU_GATHERED_BYTES = 2**24  # there each time costs as much as an operation
 
 
 @torch.no_grad()
@@ -156,7 +157,8 @@ class Steps:
         at_once = len(self.rows)
         if isinstance(self.x, Tensor):
             # What is read from memory is used while it is in the cache.
-            at_once = max(1, GATHERED_BYTES // (4 * self.x.shape[1] * max(*self.rows, 1)))
+            most = GPU_GATHERED_BYTES if self.x.is_cuda else GATHERED_BYTES
+            at_once = max(1, most // (4 * self.x.shape[1] * max(*self.rows, 1)))
         index = iter(self.index.split(self.rows))
         for start in range(0, len(self.rows), at_once):
             sizes = self.rows[start : start + at_once]

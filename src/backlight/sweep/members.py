@@ -5,7 +5,14 @@ import json
 from lightning.pytorch.callbacks import EarlyStopping
 
 from backlight.accelerator import device_of
-from backlight.assemble import Node, build_callbacks, build_data, build_learner, build_trainer
+from backlight.assemble import (
+    Node,
+    build_callbacks,
+    build_data,
+    build_learner,
+    build_trainer,
+    trainer_options,
+)
 from backlight.callbacks.stop_hopeless import StopHopeless
 from backlight.config import build, check_node
 from backlight.data.module import ClassificationData
@@ -41,9 +48,11 @@ class MemberBuilder:
         trainer: Node,
         callbacks: Node,
     ) -> Member | None:
-        options = {key: value for key, value in trainer.items() if key != "gradient_clip_val"}
+        options = trainer_options(trainer)
         check_node(build_trainer, options, "trainer", ("folder", "callbacks", "logger"))
-        device_of(options.get("accelerator", "auto"), "trainer.accelerator")
+        device = device_of(options.get("accelerator", "auto"), "trainer.accelerator")
+        if trainer.get("cuda_graphs") and device.type != "cuda":  # alone it is refused
+            return None
         if options.get("devices", 1) != 1 or optimizer.get("name") not in STACKED:
             return None
         rows = self._rows(data, seed)

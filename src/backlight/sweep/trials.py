@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from rich import get_console
 
-from backlight.accelerator import device_of, free_bytes
+from backlight.accelerator import Accelerator, device_of, free_bytes
 from backlight.data.batches import EVALUATION_ROWS
 from backlight.data.source import PARTS
 from backlight.errors import BacklightError
@@ -114,7 +114,7 @@ class TrialRunner:
         _, fresh = self._by_whether_begun(trials)
         processes = min(torch.get_num_threads(), len(fresh) // WORTH_A_PROCESS)
         # Successive halving compares all; and a GPU has one queue.
-        is_divisible = self._halving is None and device_of("auto", "").type == "cpu"
+        is_divisible = self._halving is None and _all_on_cpu(fresh)
         if processes < 2 or not MAY_FORK or not is_divisible:
             return trials
         fresh.sort(key=_rows)  # each set of rows is then made, looked at and shuffled by one of them
@@ -270,7 +270,18 @@ def _max_epochs(trial: Trial) -> int:
 
 
 def _device(trial: Trial) -> torch.device:
-    return device_of(trial.node["trainer"].get("accelerator", "auto"), "trainer.accelerator")
+    return device_of(_accelerator(trial), "trainer.accelerator")
+
+
+def _accelerator(trial: Trial) -> Accelerator:
+    accelerator: Accelerator = trial.node["trainer"].get("accelerator", "auto")
+    return accelerator
+
+
+def _all_on_cpu(trials: Sequence[Trial]) -> bool:
+    """Whether none of them may train on another device; one may name what is no accelerator."""
+    others = {str(_accelerator(trial)) for trial in trials} - {"cpu"}
+    return not others or device_of("auto", "").type == "cpu"
 
 
 def _read(folder: RunFolder) -> dict[str, Any]:
