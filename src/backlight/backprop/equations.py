@@ -9,7 +9,7 @@ weights `W_l [members, out, in]`, biases `b_l [members, 1, out]`, inputs and tar
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,7 @@ from backlight.backprop.activations import Activation
 from backlight.backprop.sparse import Rows, affine, outer
 
 
-@dataclass(frozen=True)
-class ForwardPass:
+class ForwardPass(NamedTuple):
     """What the forward pass leaves behind for the backward pass.
 
     `x [members, batch, features]` went in; `pre_activations[l]` is `z_l = a_{l−1} W_lᵀ + b_l` of layer l and
@@ -93,14 +92,14 @@ def output_delta(
     With a positive-class weight p the numerator is `σ(z)·(1 + (p − 1)·y) − p·y`; a row's weight
     multiplies it.
     """
-    probability = torch.sigmoid(logits)
+    error = torch.sigmoid(logits)  # and from here on in place
     if positive_weight is None:
-        error = probability - y
+        error.sub_(y)
     else:
-        error = probability * (1 + (positive_weight - 1) * y) - positive_weight * y
+        error.mul_(1 + (positive_weight - 1) * y).sub_(positive_weight * y)
     if sample_weight is not None:
-        error = error * sample_weight
-    return error / _terms(y, batch_size)
+        error.mul_(sample_weight)
+    return error.div_(_terms(y, batch_size))
 
 
 def _terms(y: Tensor, batch_size: float | None) -> float:
@@ -147,10 +146,16 @@ def deltas(
     """
     contributions = [delta]
     for layer in range(len(weights) - 2, -1, -1):
-        above, memory = contributions[-1], None if spare is None else spare[layer]
+        above, weight = contributions[-1], weights[layer + 1]
         # Below a single output it is a product of numbers, for which bmm takes far longer.
         multiply = torch.mul if above.shape[-1] == 1 else torch.bmm
-        error = multiply(above, weights[layer + 1], out=memory)
+        if spare is None:
+            error = multiply(weight.mT, above.mT).mT
+        elif multiply is torch.mul:
+            error = torch.mul(above, weight, out=spare[layer])
+        else:
+            error = spare[layer]
+            torch.bmm(weight.mT, above.mT, out=error.mT)
         contributions.append(
             activation.backward_(error, passed.pre_activations[layer], passed.activations[layer])
         )

@@ -1,8 +1,9 @@
 """One forward and backward pass of a `SigmoidMLP` by the equations."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +14,7 @@ from backlight.backprop.sparse import Rows
 from backlight.model import SigmoidMLP
 
 
-@dataclass(frozen=True)
-class BackwardPass:
+class BackwardPass(NamedTuple):
     """What one step of back-propagation computed.
 
     Tensors have a leading axis, of one member for a single network: `deltas[l]` is
@@ -67,7 +67,7 @@ class PassMemory:
     """
 
     def __init__(self, example: BackwardPass, room: int) -> None:
-        self._all = example.map(lambda tensor: tensor.new_empty(room, *tensor.shape[1:]))
+        self._all = example.map(partial(_room_for, room))
         self._places: list[tuple[BackwardPass, list[Tensor]]] = []
 
     def place(self, number: int) -> BackwardPass:
@@ -131,7 +131,7 @@ class Backpropagation:
             sample_weight: `[batch, 1]`, see there.
             batch_size: rows of the whole batch where this is only one process's share of it.
         """
-        return self._pass(x, y, positive_weight, sample_weight, batch_size)
+        return self._pass(x.detach(), y, positive_weight, sample_weight, batch_size)
 
     def backpropagate(
         self,
@@ -176,10 +176,20 @@ class Backpropagation:
     ) -> BackwardPass:
         """Write to the memory of `spare`, a pass over as many rows, and the gradients to `memory`."""
         forward, deltas = (None, None) if spare is None else (spare.forward, spare.deltas)
-        passed = equations.forward(x.detach()[None], self._weights, self._biases, self._activation, forward)
-        error = equations.output_delta(passed.logits, y[None], positive_weight, sample_weight, batch_size)
+        stacked = x.unsqueeze(0) if isinstance(x, Tensor) else x[None]
+        passed = equations.forward(stacked, self._weights, self._biases, self._activation, forward)
+        error = equations.output_delta(
+            passed.logits, y.unsqueeze(0), positive_weight, sample_weight, batch_size
+        )
         deltas = equations.deltas(passed, self._weights, error, self._activation, deltas)
         return BackwardPass(passed, deltas, equations.gradients(passed, deltas, memory))
+
+
+def _room_for(count: int, tensor: Tensor) -> Tensor:
+    """For so many along the leading axis, laid out like this one."""
+    if tensor.is_contiguous():
+        return tensor.new_empty(count, *tensor.shape[1:])
+    return tensor.new_empty(count, *tensor.mT.shape[1:]).mT
 
 
 def _laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:

@@ -59,8 +59,12 @@ class ByEquations:
         return [tensor if tensor.ndim == 3 else tensor[:, None] for tensor in stacked]
 
     def logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """The forward half alone."""
-        return equations.forward(x, parameters[::2], parameters[1::2], self._activation).logits
+        """The forward half alone, in the very products of `SigmoidMLP`: rows of nearly one score keep their order."""
+        *hidden, last = zip(parameters[::2], parameters[1::2], strict=True)
+        for weight, bias in hidden:
+            x = self._activation.function(torch.baddbmm(bias, x, weight.mT))
+        weight, bias = last
+        return torch.baddbmm(bias, x, weight.mT)
 
     def gradients(
         self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
