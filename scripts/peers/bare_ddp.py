@@ -1,6 +1,7 @@
 """The hand-written loop in two processes:  torchrun --nproc-per-node=2 bare_ddp.py DATA HIDDEN BATCH EPOCHS"""
 
 import json
+import os
 import sys
 
 import torch
@@ -20,3 +21,4 @@ for epoch in range(int(epochs)):
     shares = (index[rank::processes] for index in order.split(int(batch_size)))
     train(model, ((x[index], y[index]) for index in shares))
 distributed.destroy_process_group()
+os._exit(0)  # gloo's threads sometimes abort a process that ends the usual way

@@ -128,10 +128,12 @@ def write_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) 
     if low == high:
         low, high = low - 0.5, high + 0.5
     width = (high - low) / BINS
+    # A third of the time of torch.histc.
+    bins = ((values - low) / width).int().clamp_(max=BINS - 1)
     total, squares = torch.stack([values.sum(), values.square().sum()]).tolist()
     writer.add_histogram_raw(
         tag, low, high, len(values), total, squares, [low + width * edge for edge in range(1, BINS + 1)],
-        torch.histc(values.float(), BINS, low, high).tolist(), step,
+        torch.bincount(bins, minlength=BINS).tolist(), step,
     )  # fmt: skip
 
 

@@ -304,19 +304,20 @@ class Population:
         """Add an epoch to each member's history; returns who has failed, and who has come to an end."""
         values = {f"train/{name}": value for name, value in trained.items()}
         values |= {f"val/{name}": value for name, value in held_out.items()}
-        table = torch.stack(list(values.values()), dim=1).cpu().numpy()
-        losses = [column for column, name in enumerate(values) if name in LOSSES]
-        is_sick = ~np.isfinite(table[:, losses]).all(axis=1)
+        names = ("lr", *values)
+        columns = [np.asarray(rates, np.float32), *torch.stack(list(values.values())).cpu().numpy()]
+        losses = [columns[names.index(name)] for name in LOSSES if name in values]
+        sick_members = set(np.flatnonzero(~np.isfinite(losses).all(axis=0)).tolist())
         failed, ended, best = [], [], []
-        for position, (member, lr, row) in enumerate(zip(self._members, rates, table, strict=True)):
-            metrics = dict(zip(values, row, strict=True))
+        for position, (member, *row) in enumerate(zip(self._members, *columns, strict=True)):
+            metrics = dict(zip(names, row, strict=True))
             epoch = len(member.history)
-            if is_sick[position]:
+            if position in sick_members:
                 sick = next(name for name in LOSSES if not np.isfinite(metrics[name]))
-                member.error = diverged(sick, float(metrics[sick]), epoch, lr)
+                member.error = diverged(sick, float(metrics[sick]), epoch, rates[position])
                 failed.append(position)
                 continue
-            member.history.append({"lr": np.float32(lr), **metrics})
+            member.history.append(metrics)
             if member.improves(metrics):
                 member.best_epoch = epoch
                 best.append(position)
