@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -369,6 +370,8 @@ def test_several_processes_train_what_one_trains(
         with shares.open("a") as file:
             file.write(f"{os.getpid() != here} {len(share)}\n")
         if is_killed and os.getpid() != here and share[0].node["seed"] == 0:
+            while shares.read_text().count("True") < 2:  # or the other may never begin
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         return plan(runner, share)
 
