@@ -107,8 +107,9 @@ def test_blocks_are_mixed_and_every_row_comes_once(rows: int, row_bytes: int, se
 
 def test_rows_that_are_read_together_lie_in_few_blocks() -> None:
     shuffle = BlockShuffle(400_000, 0, row_bytes=2**13)  # 8 rows in a block
-    window = shuffle.order()[: 8 * BlockShuffle.MIXED_BLOCKS]
-    assert len((window // 8).unique()) == BlockShuffle.MIXED_BLOCKS
+    blocks = BlockShuffle.MIXED_BYTES // BlockShuffle.BLOCK_BYTES
+    window = shuffle.order()[: 8 * blocks]
+    assert len((window // 8).unique()) == blocks
     assert (window[1:] // 8 != window[:-1] // 8).float().mean() > 0.9
 
 

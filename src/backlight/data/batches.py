@@ -1,7 +1,7 @@
 """Batches of tensors that are already in memory on the training device."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -77,7 +77,7 @@ class BlockShuffle(EpochShuffle):
     """
 
     BLOCK_BYTES = 2**16
-    MIXED_BLOCKS = 512
+    MIXED_BYTES = 2**25
 
     def __init__(self, num_rows: int, seed: int | None, row_bytes: int) -> None:
         super().__init__(num_rows, seed)
@@ -90,7 +90,7 @@ class BlockShuffle(EpochShuffle):
         generator = self._generator(self.seed)
         blocks = torch.randperm(-(-self.num_rows // self.block), generator=generator)
         mixed = []
-        for some in blocks.split(self.MIXED_BLOCKS):
+        for some in blocks.split(self.MIXED_BYTES // self.BLOCK_BYTES):
             rows = (some[:, None] * self.block + torch.arange(self.block)).flatten()
             rows = rows[rows < self.num_rows]
             mixed.append(rows[torch.randperm(len(rows), generator=generator)])
@@ -209,6 +209,19 @@ class TrainingBatches:
         return -(-self.num_batches // self.steps_at_once)
 
     def __iter__(self) -> Iterator[Steps]:
+        steps = self._steps()
+        is_shuffled = self.sampler.seed is not None
+        return self._read(steps, self.x) if isinstance(self.x, StoredRows) and is_shuffled else steps
+
+    def _read(self, steps: Iterator[Steps], x: StoredRows) -> Iterator[Steps]:
+        """The same with their rows in memory; as many as lie close together on disk are read at a time."""
+        bytes_of_each = 4 * x.shape[1] * self.steps_at_once * self.batch_size
+        while some := list(islice(steps, max(1, BlockShuffle.MIXED_BYTES // bytes_of_each))):
+            read = x[torch.cat([each.index for each in some if each.index is not None])]
+            for each, own in zip(some, read.split([len(each.y) for each in some]), strict=True):
+                yield replace(each, x=own, index=None)
+
+    def _steps(self) -> Iterator[Steps]:
         order = None if self.sampler.seed is None else self.sampler.order().to(self.y.device)
         rows_at_once = self.steps_at_once * self.batch_size
         for start in range(0, len(self.x), rows_at_once):

@@ -77,8 +77,9 @@ class FeatureEncoder:
             )
         mean, scale = np.array(self.mean), np.array(self.scale)
         if isinstance(rows, np.ndarray):
-            standardised: Floats = ((rows - mean) / scale).astype(np.float32)
-            return standardised
+            standardised: NDArray[Any] = rows - mean
+            standardised /= scale
+            return standardised.astype(np.float32)
         sparse = [column for column in self.columns if column.is_sparse]
         dense = self._dense(rows, mean, scale)
         if not sparse:

@@ -60,7 +60,7 @@ class StoredRows:
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         """Read `[rows, columns]`."""
         found = self._read(self.rows[rows.cpu().numpy() if isinstance(rows, Tensor) else rows])
-        return torch.from_numpy(found if self.transform is None else self.transform(found)).to(self.device)
+        return torch.from_numpy(found).to(self.device)
 
     def split(self, size: int) -> Iterator[Tensor]:
         """Read so many rows at a time."""
@@ -80,7 +80,10 @@ class StoredRows:
         try:
             for start in range(0, len(rows), ROWS_PER_MAPPING):
                 piece = as_they_lie[start : start + ROWS_PER_MAPPING]
-                found[piece] = np.memmap(self.path, dtype, "r", offset, shape)[rows[piece]]
+                read = np.memmap(self.path, dtype, "r", offset, shape)[rows[piece]].astype(
+                    np.float32, copy=False
+                )
+                found[piece] = read if self.transform is None else self.transform(read)
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise BacklightError(f"{self.path}: was read before and cannot be read now: {reason}") from error
