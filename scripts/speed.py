@@ -46,6 +46,10 @@ MEDIUM = [
     "model.hidden=[256,256]", "data.batch_size=128", "trainer.max_epochs=10",
 ]  # fmt: skip
 LARGE_HIDDEN, LARGE_BATCH, LARGE_FEATURES = [300, 300], 4096, 28
+LARGE = [
+    "data.n_samples=400000", f"data.n_features={LARGE_FEATURES}", f"data.batch_size={LARGE_BATCH}",
+    f"model.hidden={LARGE_HIDDEN}",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -237,9 +237,10 @@ class Classifier(LightningModule):
     ) -> tuple[Tensor, Tensor | None]:
         """Make one optimizer step; returns the logits and the loss before it, the latter if asked for."""
         due = [observer for observer in self._observers if observer.is_due(step)]
-        if self.cuda_graphs and self._may_repeat and not due and not with_loss:
-            return self._repeat(x, y, batch_size), None
-        self._may_repeat = True
+        if self.cuda_graphs:
+            if self._may_repeat and not due and not with_loss:
+                return self._repeat(x, y, batch_size), None
+            self._may_repeat = True
         backpropagate = self._by_equations if self.backward_by == "equations" else self._by_autograd
         results: list[tuple[Tensor, Tensor | None]] = []
 

@@ -69,6 +69,9 @@ class FlatOptimizer:
             # It would warn that steps are made without a graph, as the first is.
             self._flat._warned_capturable_if_run_uncaptured = True
         group = {**self._optimizer.param_groups[0], "params": [self._vector]}
+        if self._vector.device.type == "cpu":
+            # What it would come to by itself, after a look at all parameters in each step.
+            group["foreach"] = bool(group["foreach"])
         if self._for_graphs and "capturable" in group:
             group["capturable"] = True
         self._flat.param_groups = [group]

@@ -178,9 +178,7 @@ class Backpropagation:
         forward, deltas = (None, None) if spare is None else (spare.forward, spare.deltas)
         stacked = x.unsqueeze(0) if isinstance(x, Tensor) else x[None]
         passed = equations.forward(stacked, self._weights, self._biases, self._activation, forward)
-        error = equations.output_delta(
-            passed.logits, y.unsqueeze(0), positive_weight, sample_weight, batch_size
-        )
+        error = equations.output_delta(passed.logits, y, positive_weight, sample_weight, batch_size)
         deltas = equations.deltas(passed, self._weights, error, self._activation, deltas)
         return BackwardPass(passed, deltas, equations.gradients(passed, deltas, memory))
 
