@@ -156,3 +156,31 @@ def test_loss_is_that_of_bce_after_sigmoid_and_finite_where_that_is_not() -> Non
     expected = torch.nn.BCELoss()(torch.sigmoid(logits), y)
     assert torch.isclose(equations.binary_cross_entropy(logits, y), expected, atol=1e-6)
     assert equations.binary_cross_entropy(torch.tensor([[-1000.0]]), torch.ones(1, 1)).item() == 1000
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(ACTIVATIONS)),
+    shape=st.tuples(st.integers(2, 5), st.integers(1, 40), st.sampled_from([1, 7, 28, 32, 400])),
+    is_transposed=st.booleans(),
+    is_given_memory=st.booleans(),
+    data=st.data(),
+)
+def test_an_activation_is_the_same_bits_whatever_stands_beside_it(
+    name: ActivationName,
+    shape: tuple[int, int, int],
+    is_transposed: bool,
+    is_given_memory: bool,
+    data: st.DataObject,
+) -> None:
+    stacked = torch.randn(shape, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 1000))))
+    some = data.draw(st.sets(st.integers(0, len(stacked) - 1), min_size=1))
+
+    def activations(z: Tensor) -> Tensor:
+        z = z.mT if is_transposed else z
+        return ACTIVATIONS[name].steady(z, out=torch.empty_like(z) if is_given_memory else None)
+
+    every = activations(stacked)
+    torch.testing.assert_close(every, ACTIVATIONS[name].function(stacked.mT if is_transposed else stacked))
+    if name != "gelu":  # of which PyTorch has other routines for other layouts
+        assert torch.equal(activations(stacked[sorted(some)]), every[sorted(some)])

@@ -20,12 +20,48 @@ class Activation:
 
     `derivative(z, a)` and `backward_(error, z, a)` are given both the pre-activation and the activation, because
     for some functions the derivative is cheapest in terms of the output. `function(z, out=None)` may be given
-    memory to write to; `backward_` makes `error ⊙ σ'(z)` of the error in place, in one pass.
+    memory to write to; `steady` is the same function, see `_wherever`; `backward_` makes `error ⊙ σ'(z)` of the error
+    in place, in one pass.
     """
 
     function: Callable[..., Tensor]
+    steady: Callable[..., Tensor]
     derivative: Callable[[Tensor, Tensor], Tensor]
     backward_: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+VECTOR = 32
+"""Entries that PyTorch's loops on a CPU take at a time, at most; what is left in the end goes another way."""
+SHARED = 32768
+"""Entries from which threads share a loop, and each has an end."""
+
+
+def _wherever(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same function, of which an entry is the same bit for bit wherever in memory it stands.
+
+    So a network's numbers are those that it has among others. Not for autograd, nor for what traces operations.
+    """
+
+    def apply(z: Tensor, out: Tensor | None = None) -> Tensor:
+        size = z.numel()
+        shares = min(torch.get_num_threads(), -(-size // SHARED)) if size > SHARED else 1
+        left = size % (VECTOR * shares)
+        result = function(z, out=out)
+        if left and z.is_cpu:
+            entries, results = _flat(z), _flat(result)
+            function(entries[:-left], out=results[:-left])
+            results[-left:] = function(functional.pad(entries[-left:], (0, VECTOR * shares - left)))[:left]
+        return result
+
+    return apply
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """A view of its entries in the order in which they lie in memory."""
+    return (tensor if tensor.is_contiguous() else tensor.mT).view(-1)
+
+
+steady_sigmoid = _wherever(torch.sigmoid)
 
 
 def _sigmoid_derivative(_: Tensor, a: Tensor) -> Tensor:
@@ -89,11 +125,11 @@ def _square_backward(error: Tensor, z: Tensor, _: Tensor) -> Tensor:
 
 
 ACTIVATIONS: dict[ActivationName, Activation] = {
-    "sigmoid": Activation(torch.sigmoid, _sigmoid_derivative, _sigmoid_backward),
-    "tanh": Activation(torch.tanh, _tanh_derivative, _tanh_backward),
-    "relu": Activation(_relu, _relu_derivative, _relu_backward),
-    "gelu": Activation(_gelu, _gelu_derivative, _gelu_backward),
+    "sigmoid": Activation(torch.sigmoid, steady_sigmoid, _sigmoid_derivative, _sigmoid_backward),
+    "tanh": Activation(torch.tanh, _wherever(torch.tanh), _tanh_derivative, _tanh_backward),
+    "relu": Activation(_relu, _relu, _relu_derivative, _relu_backward),
+    "gelu": Activation(_gelu, _gelu, _gelu_derivative, _gelu_backward),
     # Of a user and an item it holds the product of their embeddings: with one hidden layer this is a polynomial
     # network, the kin of factorization machines (Livni et al. 2014; Blondel et al., ICML 2016).
-    "square": Activation(torch.square, _square_derivative, _square_backward),
+    "square": Activation(torch.square, torch.square, _square_derivative, _square_backward),
 }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from backlight.backprop.activations import Activation
+from backlight.backprop.activations import Activation, steady_sigmoid
 from backlight.backprop.sparse import Rows, affine, outer
 
 
@@ -92,7 +92,7 @@ def output_delta(
     With a positive-class weight p the numerator is `σ(z)·(1 + (p − 1)·y) − p·y`; a row's weight
     multiplies it.
     """
-    error = torch.sigmoid(logits)  # and from here on in place
+    error = steady_sigmoid(logits)  # and from here on in place
     if positive_weight is None:
         error.sub_(y)
     else:
@@ -127,7 +127,7 @@ def forward(
         z = affine(fed, weight, bias, into_z)
         pre_activations.append(z)
         if layer < last:
-            fed = activation.function(z, out=into_a)
+            fed = activation.steady(z, out=into_a)
             activations.append(fed)
     return ForwardPass(x, activations, pre_activations)
 

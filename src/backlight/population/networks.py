@@ -62,7 +62,7 @@ class ByEquations:
         """The forward half alone, in the very products of `SigmoidMLP`: rows of nearly one score keep their order."""
         *hidden, last = zip(parameters[::2], parameters[1::2], strict=True)
         for weight, bias in hidden:
-            x = self._activation.function(torch.baddbmm(bias, x, weight.mT))
+            x = self._activation.steady(torch.baddbmm(bias, x, weight.mT))
         weight, bias = last
         return torch.baddbmm(bias, x, weight.mT)
 
