@@ -37,7 +37,7 @@ SWEEPS = [
     (["data=moons", "loss.positive_weight=balanced", "data.imbalance=0.4"], "loss.label_smoothing=0,0.2"),
     (["data=iris", "data.val_fraction=0", "model.hidden=[6,4]", "model.activation=tanh"], "model.init_scale=1,2"),
     (["data=moons", "model.activation=gelu", "scheduler=plateau", "scheduler.patience=0", *ROUNDED_ALIKE],
-     "optimizer.lr=0.3,3"),
+     "optimizer.lr=0.3,1"),
     (["data=iris", "model.backward=autograd", "optimizer=adam", "trainer.gradient_clip_val=1"], "seed=0,1"),
     (["data=moons", "callbacks=early_stopping", "callbacks.early_stopping.patience=1", *ROUNDED_ALIKE],
      "optimizer.lr=1,30,0.1"),
@@ -202,7 +202,7 @@ def test_a_population_may_be_trained_in_parts(call: Call, tmp_path: Path) -> Non
 
 def test_what_cannot_be_stacked_is_trained_alone(call: Call, tmp_path: Path) -> None:
     result = call(
-        "train", "-m", "data=moons", "optimizer=lbfgs,sgd", "model.hidden=[3],[4]", "seed=0,1",
+        "train", "-m", "data=moons", "data.batch_size=full", "optimizer=lbfgs,sgd", "model.hidden=[3],[4]", "seed=0,1",
         "trainer.max_epochs=2", "hydra.sweep.dir=sweep",
     )  # fmt: skip
     assert result.code == 0, result.err

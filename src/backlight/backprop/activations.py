@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -36,24 +37,20 @@ SHARED = 32768
 """Entries from which threads share a loop, and each has an end."""
 
 
-def _wherever(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same function, of which an entry is the same bit for bit wherever in memory it stands.
+def _wherever(function: Callable[..., Tensor], z: Tensor, out: Tensor | None = None) -> Tensor:
+    """`function(z)`, of which an entry is the same bit for bit wherever in memory it stands.
 
     So a network's numbers are those that it has among others. Not for autograd, nor for what traces operations.
     """
-
-    def apply(z: Tensor, out: Tensor | None = None) -> Tensor:
-        size = z.numel()
-        shares = min(torch.get_num_threads(), -(-size // SHARED)) if size > SHARED else 1
-        left = size % (VECTOR * shares)
-        result = function(z, out=out)
-        if left and z.is_cpu:
-            entries, results = _flat(z), _flat(result)
-            function(entries[:-left], out=results[:-left])
-            results[-left:] = function(functional.pad(entries[-left:], (0, VECTOR * shares - left)))[:left]
-        return result
-
-    return apply
+    size = z.numel()
+    shares = min(torch.get_num_threads(), -(-size // SHARED)) if size > SHARED else 1
+    left = size % (VECTOR * shares)
+    result = function(z, out=out)
+    if left and z.is_cpu:
+        entries, results = _flat(z), _flat(result)
+        function(entries[:-left], out=results[:-left])
+        results[-left:] = function(functional.pad(entries[-left:], (0, VECTOR * shares - left)))[:left]
+    return result
 
 
 def _flat(tensor: Tensor) -> Tensor:
@@ -61,7 +58,7 @@ def _flat(tensor: Tensor) -> Tensor:
     return (tensor if tensor.is_contiguous() else tensor.mT).view(-1)
 
 
-steady_sigmoid = _wherever(torch.sigmoid)
+steady_sigmoid = partial(_wherever, torch.sigmoid)
 
 
 def _sigmoid_derivative(_: Tensor, a: Tensor) -> Tensor:
@@ -126,7 +123,7 @@ def _square_backward(error: Tensor, z: Tensor, _: Tensor) -> Tensor:
 
 ACTIVATIONS: dict[ActivationName, Activation] = {
     "sigmoid": Activation(torch.sigmoid, steady_sigmoid, _sigmoid_derivative, _sigmoid_backward),
-    "tanh": Activation(torch.tanh, _wherever(torch.tanh), _tanh_derivative, _tanh_backward),
+    "tanh": Activation(torch.tanh, partial(_wherever, torch.tanh), _tanh_derivative, _tanh_backward),
     "relu": Activation(_relu, _relu, _relu_derivative, _relu_backward),
     "gelu": Activation(_gelu, _gelu, _gelu_derivative, _gelu_backward),
     # Of a user and an item it holds the product of their embeddings: with one hidden layer this is a polynomial
