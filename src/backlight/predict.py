@@ -128,7 +128,10 @@ def _writing(target: Path) -> "Iterator[Callable[[pd.DataFrame], None]]":
                 return
             table = pyarrow.Table.from_pandas(frame, preserve_index=False)
             if not parquet:
-                parquet.append(files.enter_context(pyarrow.parquet.ParquetWriter(file, table.schema)))
+                # A dictionary of probabilities, hardly two of which are alike, takes time and makes the file larger.
+                repeated = [field.name for field in table.schema if not pyarrow.types.is_floating(field.type)]
+                writer = pyarrow.parquet.ParquetWriter(file, table.schema, use_dictionary=repeated)
+                parquet.append(files.enter_context(writer))
             parquet[0].write_table(table)
 
         yield append
