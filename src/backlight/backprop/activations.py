@@ -47,15 +47,11 @@ def _wherever(function: Callable[..., Tensor], z: Tensor, out: Tensor | None = N
     left = size % (VECTOR * shares)
     result = function(z, out=out)
     if left and z.is_cpu:
-        entries, results = _flat(z), _flat(result)
+        # In the order in which they lie in memory, which is that of both.
+        entries, results = ((t if z.is_contiguous() else t.mT).view(-1) for t in (z, result))
         function(entries[:-left], out=results[:-left])
         results[-left:] = function(functional.pad(entries[-left:], (0, VECTOR * shares - left)))[:left]
     return result
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    """A view of its entries in the order in which they lie in memory."""
-    return (tensor if tensor.is_contiguous() else tensor.mT).view(-1)
 
 
 steady_sigmoid = partial(_wherever, torch.sigmoid)
