@@ -40,7 +40,7 @@ class Deployed(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         x = (features.to(torch.float64) - self.mean) / self.scale
-        probability = probabilities(self.model(x.to(torch.float32)))
+        probability = probabilities(self.model(x.to(torch.float32)), torch.sigmoid)
         return torch.stack([1 - probability, probability], dim=1) if probability.ndim == 1 else probability
 
 

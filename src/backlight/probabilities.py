@@ -1,16 +1,21 @@
 """What logits mean."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from backlight.backprop.activations import steady_sigmoid
 
-def probabilities(logits: Tensor) -> Tensor:
+
+def probabilities(logits: Tensor, sigmoid: Callable[[Tensor], Tensor] = steady_sigmoid) -> Tensor:
     """What the metrics and the user are given: `[rows]` of the positive class, or `[rows, classes]`.
 
-    One-vs-rest sigmoids are divided by their sum, so that each row adds up to 1.
+    One-vs-rest sigmoids are divided by their sum, so that each row adds up to 1. What is traced wants PyTorch's
+    own `sigmoid`.
     """
     if logits.shape[1] == 1:
-        return torch.sigmoid(logits[:, 0])
+        return sigmoid(logits.detach())[:, 0]
     # All outputs can underflow to 0 together; the softmax of log σ(z) is the same ratio without that.
     return torch.softmax(nn.functional.logsigmoid(logits), dim=1)
 

@@ -132,9 +132,12 @@ def test_arrays_are_standardised_as_in_memory(tmp_path: Path, dtype: type) -> No
         )
         assert labels[:, 0].tolist() == y[of_file[part]].tolist()
         assert abs(labels.mean().item() - y.mean()) < 0.02  # stratified
-    batches = TrainingBatches(*parts["train"], 16, seed=0, steps_at_once=2)
-    seen = torch.cat([rows for steps in batches for rows, _, _ in steps])
-    assert torch.equal(seen.sort(dim=0).values, parts["train"][0][:].sort(dim=0).values)
+    train, of_train = parts["train"]
+    every = sorted(torch.cat([train[:], of_train], dim=1).tolist())
+    for seed in (0, None):
+        batches = TrainingBatches(train, of_train, 16, seed, steps_at_once=2)
+        seen = torch.cat([torch.cat([rows, own], dim=1) for steps in batches for rows, own, _ in steps])
+        assert sorted(seen.tolist()) == every  # each with its own label
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
