@@ -115,6 +115,8 @@ def test_configs_compose(sweep: str) -> None:
         (["sweep=slurm", "+sweep.job.x=1"], "sweep=slurm: Could not detect \"srun\""),
         (["sweep=ray", "sweep.factor=3"], "sweep.cluster=ray: successive halving compares all trials while they train"),
         (["sweep=ray", "sweep.shares=0"], "sweep.shares=0: must be at least 1"),
+        (["sweep=ray", "sweep.address='127.0.0.1:1'"], "sweep.address=127.0.0.1:1: no cluster of Ray there"),
+        (["sweep=ray", "sweep.address='ray://127.0.0.1:99999'"], "sweep.address=ray://127.0.0.1:99999: no cluster"),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused(call: Call, options: list[str], message: str) -> None:

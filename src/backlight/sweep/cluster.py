@@ -5,6 +5,8 @@ All machines must see the sweep folder under its path: there the run folders are
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from backlight.sweep.trials import Alone, Summaries, TrialRunner
 log = logging.getLogger(__name__)
 
 RETRIES = 10  # of a share whose worker was lost
+SECONDS_TO_ANSWER = 10
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def _on_ray(settings: Settings, shares: Sequence[Share]) -> Iterator[Outcome]:
     if settings.address is not None:
         where = {"address": settings.address}
     try:
+        _require_answer(settings.address)
         ray.init(
             **where,
             include_dashboard=False,
@@ -98,7 +102,7 @@ def _on_ray(settings: Settings, shares: Sequence[Share]) -> Iterator[Outcome]:
             logging_level=logging.ERROR,
             ignore_reinit_error=True,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise BacklightError(f"sweep.address={settings.address}: no cluster of Ray there: {error}") from error
     accelerator = shares[0].trials[0].node["trainer"].get("accelerator")
     train = ray.remote(_train).options(
@@ -112,6 +116,13 @@ def _on_ray(settings: Settings, shares: Sequence[Share]) -> Iterator[Outcome]:
             yield share, ray.get(done)
         except ray.exceptions.RayError as error:
             yield share, error
+
+
+def _require_answer(address: str | None) -> None:
+    """Raises an OSError if nobody listens at `host:port`; Ray would try for minutes."""
+    at = re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address or "")
+    if at:
+        socket.create_connection((at[1], int(at[2])), SECONDS_TO_ANSWER).close()
 
 
 def _train(share: Share) -> Summaries:

@@ -3,7 +3,7 @@
 import copy
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,8 +83,8 @@ class Composer:
     """Composes trials: in full for each set of choices, and by setting values for the others.
 
     Choosing options of a group, adding and deleting keys, and Hydra's own settings change what there is;
-    giving a key that is there a number or a name does not, so all trials that do it with the same keys
-    share what was composed.
+    giving a key that is there a number or a name does not, nor a list of as many, so all trials that do it with
+    the same keys share what was composed.
 
     Args:
         loader: Hydra's.
@@ -96,7 +96,7 @@ class Composer:
         self._loader = loader
         self._master = master
         self._value = cache(self._value_of)
-        self._composed: dict[tuple[str, ...], _Composed] = {}
+        self._composed: dict[str, _Composed] = {}
 
     def trials(self, overrides: Sequence[Sequence[str]], first_number: int) -> Iterator[Trial]:
         """The trials with these overrides, one after the other.
@@ -109,6 +109,7 @@ class Composer:
             yield self._trial(number, list(strings))
 
     def _trial(self, number: int, strings: list[str]) -> Trial:
+        marks: Node = {}
         values: Node = {}
         choices = []
         for string in strings:
@@ -116,10 +117,11 @@ class Composer:
             if found is None:
                 choices.append(string)
             else:
-                values[found[0]] = found[1]
-        key = (*choices, "", *values)
+                marks[found[0]] = found[1]
+                values |= found[2]
+        key = json.dumps([choices, list(marks.items())])
         if key not in self._composed:
-            self._composed[key] = _Composed(self._full(number, strings), list(values))
+            self._composed[key] = _Composed(self._full(number, strings), marks, values)
         composed = self._composed[key]
         subfolder = str(number)
         if not composed.numbers_folders:  # as they are by default; asking Hydra takes 0.1 s
@@ -132,14 +134,15 @@ class Composer:
             config.hydra.job.id = config.hydra.job.num = number
         return config
 
-    def _value_of(self, string: str) -> tuple[str, Any] | None:
-        """The key and the value that an override sets, if it does no more than that."""
+    def _value_of(self, string: str) -> tuple[str, Any, Node] | None:
+        """The key that an override sets, marks for its value and what they stand for, if it does no more than that."""
         (override,) = OverridesParser.create(config_loader=self._loader).parse_overrides([string])
         if self._chooses(override):
             return None
-        value = override.value()
-        is_plain = not isinstance(value, str | dict | list) or (isinstance(value, str) and "$" not in value)
-        return (override.key_or_group, value) if is_plain else None
+        values: Node = {}
+        marks = _marks_for(override.value(), override.key_or_group, values)
+        is_plain = not any(isinstance(v, dict) or (isinstance(v, str) and "$" in v) for v in values.values())
+        return (override.key_or_group, marks, values) if is_plain else None
 
     def _chooses(self, override: Override) -> bool:
         return (
@@ -157,10 +160,11 @@ class _Composed:
 
     Args:
         full: the config of one trial, Hydra's part too.
-        keys: whose values differ from trial to trial.
+        marks: by key, of the values that differ from trial to trial.
+        names: of all these marks.
     """
 
-    def __init__(self, full: DictConfig, keys: Sequence[str]) -> None:
+    def __init__(self, full: DictConfig, marks: Mapping[str, Any], names: Container[str]) -> None:
         hydra = OmegaConf.to_container(full.hydra, resolve=False, enum_to_str=True)
         assert isinstance(hydra, dict)
         self.numbers_folders = hydra["sweep"]["subdir"] == "${hydra.job.num}"
@@ -174,51 +178,59 @@ class _Composed:
             del task["hydra"]
         if not OmegaConf.is_missing(task, "resume"):
             raise BacklightError("resume: a sweep cannot go on with a run; sweep.resume goes on with a sweep")
-        self._marks = {key: f"@value{index}@" for index, key in enumerate(keys)}
-        for key, mark in self._marks.items():
+        for key, mark in marks.items():
             OmegaConf.update(task, key, mark)
         sweep = OmegaConf.to_container(task.sweep, resolve=True)
         task_of(task)
         config = OmegaConf.to_container(task, resolve=False)
         self._parts: Node = {"node": plain(task), "sweep": sweep}
-        self._places = [(place, key) for place, key in _marked(self._parts, self._marks)]
+        self._places = list(_marked(self._parts, names))
         self._config_yaml = to_yaml(config)  # type: ignore[arg-type]  # it is a dict
         self._resolved_yaml = to_yaml(self._parts["node"])
 
     def trial(self, number: int, overrides: list[str], values: Node, subfolder: str) -> Trial:
-        """The trial with these values of the keys."""
+        """The trial with these values of the marks."""
         parts = copy.deepcopy(self._parts)
-        for place, key in self._places:
+        for place, mark in self._places:
             *parents, last = place
             node: Any = parts
             for parent in parents:
                 node = node[parent]
-            node[last] = values[key]
+            node[last] = values[mark]
         return Trial(
             number,
             overrides,
             parts["node"],
-            self._filled(self._config_yaml, values),
-            self._filled(self._resolved_yaml, values),
+            _filled(self._config_yaml, values),
+            _filled(self._resolved_yaml, values),
             parts["sweep"],
             subfolder,
             self._hydra,
         )
 
-    def _filled(self, text: str, values: Node) -> str:
-        for key, mark in self._marks.items():
-            text = text.replace(f"'{mark}'", _scalar(repr(type(values[key])), values[key]))
-        return text
+
+def _marks_for(value: Any, name: str, values: Node) -> Any:
+    """A mark in place of a value, of a list one in place of each entry; `values` is told what they stand for."""
+    if isinstance(value, list):
+        return [_marks_for(entry, f"{name}.{index}", values) for index, entry in enumerate(value)]
+    mark = f"@{name}@"
+    values[mark] = value
+    return mark
 
 
-def _marked(node: Any, marks: dict[str, str], place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Where the marks are in a node, and the keys they stand for."""
+def _marked(node: Any, marks: Container[str], place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Where the marks are in a node."""
     if isinstance(node, dict | list):
         for name, value in node.items() if isinstance(node, dict) else enumerate(node):
             yield from _marked(value, marks, (*place, name))
-    for key, mark in marks.items():
-        if node == mark:
-            yield place, key
+    elif isinstance(node, str) and node in marks:
+        yield place, node
+
+
+def _filled(text: str, values: Node) -> str:
+    for mark, value in values.items():
+        text = text.replace(f"'{mark}'", _scalar(repr(type(value)), value))
+    return text
 
 
 @cache
