@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from omegaconf import DictConfig
@@ -25,9 +25,6 @@ from backlight.model import SigmoidMLP
 from backlight.probabilities import predicted, probabilities
 from backlight.ranges import Count, Natural
 from backlight.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    pass
 
 ROWS_AT_ONCE = 4096  # read while looking for one
 

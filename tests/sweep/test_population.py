@@ -17,6 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from yaml import safe_load
 
+from backlight.callbacks.backprop import FIGURES
 from backlight.population.member import Member
 from backlight.population.training import Population
 from backlight.sweep import record, trials
@@ -30,7 +31,8 @@ ROUNDED_ALIKE = ["trainer=cpu"]
 SWEEPS = [
     (["data=moons", "optimizer=sgd", "optimizer.momentum=0.9", "optimizer.nesterov=true"], "optimizer.lr=0.05,0.3"),
     (["data=iris", "optimizer=adam", "optimizer.weight_decay=0.01", "scheduler=cosine"], "seed=0,5"),
-    (["data=wine", "optimizer=adamw", "scheduler=step", "scheduler.every_n_epochs=2"], "optimizer.lr=0.01,0.001"),
+    (["data=wine", "optimizer=adamw", "scheduler=step", "scheduler.every_n_epochs=2"],
+     "loss.positive_weight=[1,2,1],[2.0,1,0.5]"),
     (["data=moons", "optimizer=rmsprop", "optimizer.momentum=0.5"], "optimizer.alpha=0.9,0.99"),
     (["data=circles", "data.batch_size=full", "optimizer=adam"], "model.init=xavier,normal"),
     (["data=xor", "trainer.gradient_clip_val=0.05", "data.seed=1"], "seed=0,1,2"),
@@ -55,6 +57,32 @@ def assert_same_numbers(ours: dict[str, float], theirs: dict[str, float]) -> Non
         assert ours[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
 
 
+def scalars(run: Path) -> dict[str, dict[int, float]]:
+    """By tag and step."""
+    reader = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return {
+        tag: {event.step: event.value for event in reader.Scalars(tag)} for tag in reader.Tags()["scalars"]
+    }
+
+
+def assert_same_record(ours: dict[str, dict[int, float]], theirs: dict[str, dict[int, float]]) -> None:
+    """What back-propagation computed for every layer; gradient norms are shown at other steps."""
+    for figure in (*FIGURES, "gradient_norm"):
+        tags = {tag for tag in theirs if tag.startswith(f"{figure}/")}
+        assert tags
+        assert {tag for tag in ours if tag.startswith(f"{figure}/")} == tags
+        for tag in tags:
+            steps = ours[tag].keys()
+            if figure == "gradient_norm":
+                assert ours["rms_delta/layers.0"].keys() == steps
+                steps &= theirs[tag].keys()
+            else:
+                assert theirs[tag].keys() == steps
+            assert steps
+            for step in steps:
+                assert ours[tag][step] == pytest.approx(theirs[tag][step], rel=1e-3, abs=1e-7), (tag, step)
+
+
 @pytest.mark.parametrize(("shared", "swept"), SWEEPS, ids=str)
 def test_member_is_its_single_run(
     call: Call, train: Train, tmp_path: Path, shared: list[str], swept: str
@@ -62,7 +90,7 @@ def test_member_is_its_single_run(
     result = call("train", "-m", *shared, swept, "trainer.max_epochs=6", "hydra.sweep.dir=sweep")
     assert result.code == 0, result.err
     key, _, values = swept.partition("=")
-    for number, value in enumerate(values.split(",")):
+    for number, value in enumerate(re.split(r",(?![^[]*\])", values)):
         trial = tmp_path / "sweep" / str(number)
         alone = train(*shared, f"{key}={value}", "trainer.max_epochs=6", folder=f"alone{number}")
         summary = json.loads((trial / "summary.json").read_text())
@@ -88,6 +116,7 @@ def test_member_is_its_single_run(
             f"{key}={value}",
             "trainer.max_epochs=6",
         ]
+        assert_same_record(scalars(trial), scalars(alone.path))
 
 
 def test_a_member_can_be_used_like_any_run(call: Call, train: Train, tmp_path: Path) -> None:

@@ -50,6 +50,11 @@ LAYOUT = {
 }
 
 
+def figure_tags(layers: Sequence[str]) -> list[str]:
+    """Of what `layer_figures` gives of layers of these names, one layer after the other."""
+    return [f"{figure}/{layer}" for layer in layers for figure in FIGURES]
+
+
 class BackpropMonitor(StepObserver, Callback):
     """Shows in TensorBoard what back-propagation computed at some steps, and draws `backprop.png`.
 
@@ -106,13 +111,15 @@ class BackpropMonitor(StepObserver, Callback):
             self._writer.add_custom_scalars(LAYOUT)
 
     def is_due(self, step: int) -> bool:
-        if self._writer is None:
-            return False
+        return self._writer is not None and self.shows(step, self._steps_per_epoch, self._steps)
+
+    def shows(self, step: int, steps_per_epoch: int, steps: int) -> bool:
+        """Whether this step, the first being 0, is one to look at in a training of so many."""
         if self.cadence == "epoch":
-            return step % self._steps_per_epoch == 0
+            return step % steps_per_epoch == 0
         if self.cadence == "every_n_steps":
             return step % self.every_n_steps == 0
-        return step in LOG_SPACED or step + 1 == self._steps
+        return step in LOG_SPACED or step + 1 == steps
 
     def _ends_epoch(self, step: int) -> bool:
         return (step + 1) % self._steps_per_epoch == 0
@@ -237,8 +244,8 @@ class BackpropMonitor(StepObserver, Callback):
         """Write the figures made of the sums `[layers, 5, steps]`, all read at once: reading one makes a GPU wait."""
         assert self._writer is not None
         figures = layer_figures(sums, torch.tensor(rows, device=sums.device), self._neurons)
-        names = [f"{figure}/{layer}" for layer in self._layers for figure in FIGURES]
-        write_scalars(self._writer, names, dict(zip(steps, figures.flatten(0, 1).T.tolist(), strict=True)))
+        values = dict(zip(steps, figures.flatten(0, 1).T.tolist(), strict=True))
+        write_scalars(self._writer, figure_tags(list(self._layers)), values)
         if time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
             self._draw_heat_map()
 

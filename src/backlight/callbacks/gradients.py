@@ -64,6 +64,11 @@ class GradientMonitor(StepObserver, Callback):
         return self.histogram_every_n_steps > 0 and step % self.histogram_every_n_steps == 0
 
 
+def norm_tags(layers: Sequence[str]) -> list[str]:
+    """Of the norms of layers of these names, and of all together."""
+    return [f"gradient_norm/{name}" for name in (*layers, "total")]
+
+
 def _write_norms(writer: SummaryWriter, names: Sequence[str], norms: Mapping[int, Tensor]) -> None:
     """Write the norms `[parameters]` of each step, all read at once: reading one makes a GPU wait."""
     squares = torch.stack(list(norms.values())).square().cpu()
@@ -71,7 +76,5 @@ def _write_norms(writer: SummaryWriter, names: Sequence[str], norms: Mapping[int
     for name, square in zip(names, squares.T, strict=True):
         layer = name.rpartition(".")[0] or name
         of_layer[layer] = of_layer.get(layer, torch.zeros(len(norms))) + square
-    of_layer["total"] = squares.sum(dim=1)
-    values = torch.stack(list(of_layer.values())).sqrt().T.tolist()
-    tags = [f"gradient_norm/{layer}" for layer in of_layer]
-    write_scalars(writer, tags, dict(zip(norms, values, strict=True)))
+    values = torch.stack([*of_layer.values(), squares.sum(dim=1)]).sqrt().T.tolist()
+    write_scalars(writer, norm_tags(list(of_layer)), dict(zip(norms, values, strict=True)))

@@ -90,10 +90,10 @@ def write_scalars(writer: SummaryWriter, tags: Sequence[str], steps: Mapping[int
 
     Many steps are handed to the writing thread at once: waking it costs more than what it does.
     """
-    writer._get_file_writer().event_writer._async_writer.write(framed(_events(tags, steps)))
+    writer._get_file_writer().event_writer._async_writer.write(framed(scalar_events(tags, steps)))
 
 
-def _events(tags: Sequence[str], steps: Mapping[int, Sequence[float]]) -> Iterator[Event]:
+def scalar_events(tags: Sequence[str], steps: Mapping[int, Sequence[float]]) -> Iterator[Event]:
     """One and the same event over and over, with the values of each step: making one takes longer than writing it."""
     event = Event(wall_time=time.time())
     shown: list[bool] = []

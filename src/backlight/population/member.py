@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from backlight.callbacks.backprop import BackpropMonitor
 from backlight.callbacks.stop_hopeless import StopHopeless
 from backlight.classifier import Backward
 from backlight.data.module import ClassificationData
@@ -36,6 +38,8 @@ class Member:
     max_epochs: int
     backward: Backward = "equations"
     gradient_clip_val: float | None = None
+    monitor: BackpropMonitor | None = None
+    """Says at which steps its error contributions are recorded; None for no step."""
     stop_hopeless: StopHopeless | None = None
     early_stopping: EarlyStopping | None = None
 
@@ -43,6 +47,8 @@ class Member:
     """Weight and bias of every layer before the first step."""
     history: list[dict[str, np.float32]] = field(default_factory=list)
     """The metrics of every epoch, as in `metrics.csv`."""
+    records: list[tuple[int, NDArray[np.float32]]] = field(default_factory=list)
+    """Steps, and the figures of its layers at each; see `backlight.population.monitor.tags`."""
     best_epoch: int = -1
     best_loss: float = math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)

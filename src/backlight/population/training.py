@@ -21,6 +21,7 @@ from backlight.data.module import ClassificationData
 from backlight.data.source import PARTS, Part
 from backlight.population.member import Member
 from backlight.population.metrics import cheap_metrics, every_metric
+from backlight.population.monitor import PopulationMonitor
 from backlight.population.networks import ByAutograd, ByEquations, StackedNetwork
 from backlight.population.optimizers import STACKED, StackedOptimizer
 from backlight.probabilities import labels_of, probabilities
@@ -246,13 +247,22 @@ class Population:
         task, logits, labels = self._task, [], []
         places, sharing = self._order()
         lr = torch.tensor(rates, device=self._device)
+        monitor = PopulationMonitor(self._members)
         batch_size = self._members[0].data.rows_per_step
         of_member = max(parameter[0].numel() for parameter in self._optimizer.parameters)
         with threads_for(len(self._members) * batch_size * of_member):
-            for batch in places.split(batch_size, dim=1):
+            for number, batch in enumerate(places.split(batch_size, dim=1)):
                 x, y = task.at("train", batch, sharing)
-                logits.append(self._step(x, task.targets(y), lr))
+                targets, parameters = task.targets(y), self._optimizer.parameters
+                due = monitor.due(number, self._device)
+                before = [] if due is None else [parameter[due] for parameter in parameters]
+                logits.append(self._step(x, targets, lr))
                 labels.append(y)
+                if due is not None:
+                    weight = None if task.positive_weight is None else task.positive_weight[due]
+                    after = [parameter[due] for parameter in parameters]
+                    monitor.take(number, due, (x[due], targets[due]), weight, before, after)
+        monitor.tell()
         return task.metrics(torch.cat(logits, dim=1), torch.cat(labels, dim=1), cheap_metrics)
 
     def _order(self) -> tuple[Tensor, Tensor | None]:

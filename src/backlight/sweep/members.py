@@ -13,6 +13,7 @@ from backlight.assemble import (
     build_trainer,
     trainer_options,
 )
+from backlight.callbacks.backprop import BackpropMonitor
 from backlight.callbacks.stop_hopeless import StopHopeless
 from backlight.config import build, check_node
 from backlight.data.module import ClassificationData
@@ -72,7 +73,9 @@ class MemberBuilder:
             learner.gradient_clip_val,
         )
         for callback in build_callbacks(callbacks, rows):
-            if isinstance(callback, StopHopeless):
+            if isinstance(callback, BackpropMonitor):
+                member.monitor = callback
+            elif isinstance(callback, StopHopeless):
                 member.stop_hopeless = callback
             elif isinstance(callback, EarlyStopping):
                 member.early_stopping = callback

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard.summary import text
+from torch.utils.tensorboard.summary import custom_scalars, text
 
 from backlight.assemble import Node, assemble
+from backlight.callbacks.backprop import LAYOUT
 from backlight.callbacks.checkpoints import Checkpoints
 from backlight.callbacks.progress import LINES, epoch_line
-from backlight.callbacks.tensorboard import framed, hparams_of, scalars_of
+from backlight.callbacks.tensorboard import framed, hparams_of, scalar_events, scalars_of
 from backlight.checkpoint import read_checkpoint
 from backlight.data.module import ClassificationData
 from backlight.diagnose import Diagnosis
@@ -30,6 +31,7 @@ from backlight.examination import Evidence, measure_rows
 from backlight.files import to_yaml
 from backlight.metrics import number
 from backlight.population.member import Member
+from backlight.population.monitor import tags
 from backlight.processes import forked_map
 from backlight.run_folder import RunFolder
 from backlight.summary import blank
@@ -118,7 +120,7 @@ class Recorder:
         folder = self._folder(trial)
         if trial.number not in self._shown:
             begin(folder, trial)
-        self._add_events(folder, trial, self._epoch_summaries(trial, member))
+        self._add_events(folder, trial, member, self._epoch_summaries(trial, member))
 
     def _finish(self, ended: Kin) -> list[dict[str, Any]]:
         """Examine these, write the folder of each, and return their summaries."""
@@ -154,7 +156,7 @@ class Recorder:
         _write_metrics(folder.metrics, member)
         summary["diagnosis"] = diagnosis.as_data()
         closing = self._closing_summaries(trial, member, summary["metrics"], diagnosis)
-        self._add_events(folder, trial, [*self._epoch_summaries(trial, member), *closing])
+        self._add_events(folder, trial, member, [*self._epoch_summaries(trial, member), *closing])
         _write_log(folder, [*_epoch_lines(member), *_closing_lines(member, diagnosis)])
         if epochs:
             # Late: a trial that was killed with a checkpoint goes on from there, and needs all the rest.
@@ -197,6 +199,8 @@ class Recorder:
         shown = self._shown.get(trial.number)
         if shown is None:
             yield text("config", f"```yaml\n{trial.config_yaml}\n```"), 0
+            if member.records:
+                yield custom_scalars(LAYOUT), 0
         for epoch, values in enumerate(member.history[shown or 0 :], (shown or 0) + 1):
             scalars = {name: float(value) for name, value in values.items()}
             yield scalars_of({**scalars, "epoch": epoch - 1}), epoch * member.data.steps_per_epoch - 1
@@ -211,14 +215,17 @@ class Recorder:
             yield summary, 0
         yield text("diagnosis", diagnosis.as_markdown()), end
 
-    def _add_events(self, folder: RunFolder, trial: Trial, summaries: Summaries) -> None:
+    def _add_events(self, folder: RunFolder, trial: Trial, member: Member, summaries: Summaries) -> None:
+        """Add these, and the records of back-propagation that TensorBoard does not show yet."""
         now = time.time()
         events = [Event(wall_time=now, step=step, summary=summary) for summary, step in summaries]
+        first = self._shown.get(trial.number, 0) * member.data.steps_per_epoch
+        records = {step: figures.tolist() for step, figures in member.records if step >= first}
         path = folder.tensorboard / f"events.out.tfevents.{self._writer}.{trial.number}"
         if not path.exists():
             events.insert(0, Event(wall_time=now, file_version="brain.Event:2"))
         with path.open("ab") as file:
-            file.write(framed(events))
+            file.write(framed(chain(events, scalar_events(tags(member.model), records))))
 
     def _at(self, epochs: int, member: Member) -> dict[str, int]:
         return {"epoch": epochs - 1, "global_step": epochs * member.data.steps_per_epoch}

@@ -246,7 +246,7 @@ def most_members(member: Member, device: torch.device, share: float = MEMORY_SHA
     features, outputs = member.data.num_features, member.data.num_outputs
     numbers = (
         12 * weights  # and gradients, what the optimizer keeps, copies of the best and the last epoch
-        + 4 * member.data.rows_per_step * (features + neurons)
+        + 8 * member.data.rows_per_step * (features + neurons)  # a step, and a look at one
         + 8 * rows["train"] * outputs
         + min(EVALUATION_ROWS, held_out) * (features + neurons)
         + 16 * held_out * outputs
