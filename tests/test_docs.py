@@ -1,9 +1,7 @@
 """Every command in the documents runs."""
 
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -18,6 +16,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from yaml import safe_load
 
+from backlight import command
 from backlight.assemble import build_data
 from backlight.command import config_folder
 from backlight.config import build, plain, task_of
@@ -26,11 +25,10 @@ from backlight.diagnosis import symptoms
 from backlight.examination import Evidence, examine_kin
 from backlight.ranges import Count, Positive
 from backlight.run_folder import RunFolder
-from tests.conftest import Call
+from tests.conftest import Call, Result
 from tests.data import files
 
 ROOT = Path(__file__).parents[1]
-ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def compose_train(*overrides: str) -> dict[str, Any]:
@@ -44,29 +42,35 @@ def commands(document: str) -> list[str]:
     return [line.split("   #")[0].strip() for block in blocks for line in block.splitlines()]
 
 
+def run(line: str, call: Call) -> Result:
+    """A line of a document; in this process if it can be: starting one costs more than what most commands do."""
+    python, script, *arguments = shlex.split(line)
+    assert python == "python"
+    if hasattr(command, Path(script).stem):
+        assert (ROOT / script).is_file()
+        result = call(Path(script).stem, *arguments)
+    else:
+        words = [sys.executable, script if script == "-c" else ROOT / script, *arguments]
+        ended = subprocess.run(words, capture_output=True, text=True, check=False)
+        result = Result(ended.returncode, ended.stdout, ended.stderr)
+    assert result.code == 0, f"{line}\n{result.out}{result.err}"
+    return result
+
+
 @pytest.mark.slow
-def test_readme_commands_run_in_their_order(tmp_path: Path) -> None:
-    for part in ("train.py", "conf", "scripts"):
-        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-        copy(ROOT / part, tmp_path / part)
-    ran = [command for command in commands("README.md") if command.startswith("python ")]
+def test_readme_commands_run_in_their_order(tmp_path: Path, call: Call) -> None:
+    ran = [line for line in commands("README.md") if line.startswith("python ")]
     assert len(ran) >= 10
-    for command in ran:
-        result = subprocess.run(
-            command, shell=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
-        )
-        assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
-        assert result.stderr.count("\n") <= command.count(" -m "), f"{command}\n{result.stderr}"
+    for line in ran:
+        result = run(line, call)
+        assert result.err.count("\n") <= line.count(" -m "), f"{line}\n{result.err}"
     assert (tmp_path / "predictions.csv").read_text().count("\n") == 179
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(page.name for page in (ROOT / "docs" / "uses").glob("*.md")))
 def test_commands_of_each_use_run(page: str, tmp_path: Path, call: Call) -> None:
-    """In their order, with one epoch each, on files that are laid out as the page says.
-
-    In this process: starting one costs more than what most of the commands do.
-    """
+    """In their order, with one epoch each, on files that are laid out as the page says."""
     files.images(tmp_path / "my_images", 20)
     files.texts(tmp_path / "my_reviews.csv")
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 3)))
@@ -76,20 +80,14 @@ def test_commands_of_each_use_run(page: str, tmp_path: Path, call: Call) -> None
     files.recordings(tmp_path / "my_sounds", 8)
     files.ratings(tmp_path / "my_ratings.csv")
     (tmp_path / "my_users.csv").write_text("user\nu1\nu2\n")
-    ran = [shlex.split(command) for command in commands(f"docs/uses/{page}") if command]
+    ran = [line for line in commands(f"docs/uses/{page}") if line]
     assert len(ran) >= 5
-    for python, script, *arguments in ran:
-        assert python == "python"
-        name = Path(script).stem
-        if name == "get_data":
-            subprocess.run([sys.executable, ROOT / script, *arguments], cwd=tmp_path, check=True)
-            continue
-        result = call(name, *arguments, *(["trainer.max_epochs=1"] if name == "train" else []))
-        assert result.code == 0, f"{arguments}\n{result.out}{result.err}"
+    for line in ran:
+        run(line + (" trainer.max_epochs=1" if line.startswith("python train.py") else ""), call)
 
 
 def test_other_commands_are_targets_of_make() -> None:
-    named = {command.split()[1] for command in commands("README.md") if not command.startswith("python ")}
+    named = {line.split()[1] for line in commands("README.md") if not line.startswith("python ")}
     assert named == {"train", "test", "board"}
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert targets is not None
@@ -105,12 +103,12 @@ def test_board_serves_on_this_machine_only(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    command = printed.stdout.splitlines()[-1].replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    assert "--host localhost" in command
+    line = printed.stdout.splitlines()[-1].replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    assert "--host localhost" in line
     (tmp_path / "outputs").mkdir()
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(
-            [*command.split(), "--port", "16006"], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT
+            [*line.split(), "--port", "16006"], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT
         )
     try:
         for _ in range(150):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from backlight.command import config_folder
 from backlight.recipe import Recipe, compose
 from backlight.run_folder import RunFolder
+from backlight.treat import Patient
 from tests.conftest import Call, TrainedRun
 
 Train = Callable[..., TrainedRun]
@@ -50,14 +52,25 @@ def test_no_more_is_tried_than_allowed(train: Train, call: Call, tmp_path: Path)
     assert len(list((tmp_path / "attempts").glob("*/*/summary.json"))) == trainings
 
 
-def test_where_nothing_helps_the_next_best_run_is_gone_on_with(train: Train, call: Call) -> None:
+def test_where_nothing_helps_the_next_best_run_is_gone_on_with(
+    train: Train, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_better_than, rounds = Patient.is_better_than, count()
+    monkeypatch.setattr(
+        Patient, "is_better_than", lambda one, other: next(rounds) > 0 and is_better_than(one, other)
+    )
     train(
         *QUICK, "data=spirals", "optimizer=rmsprop", "optimizer.lr=1", "model.hidden=[16]", "trainer.max_epochs=30",
         folder="sick",
     )  # fmt: skip
-    said = call("treat", "run=sick", "folder=attempts").out
+    said = call("treat", "run=sick", "folder=attempts", "max_attempts=4").out
     first, _, rest = said.partition("back to")
-    assert "kept" not in first and "outcome      healthy" in rest
+    assert "kept" not in first and "kept" in rest
+    losses = {
+        name: float(loss) for name, loss in re.findall(r"^tried +(.*)\n.* loss ([\d.]+)", first, re.MULTILINE)
+    }
+    gone_on_with, _, _ = rest.strip().partition("\n")
+    assert losses[gone_on_with] == min(losses.values())
 
 
 def test_a_failed_run_is_treated(train: Train, call: Call) -> None:

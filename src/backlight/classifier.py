@@ -367,8 +367,10 @@ class Classifier(LightningModule):
     def _average_gradients(self) -> None:
         """Take the mean over processes, as autograd's own hooks would."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        together = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = self._flat
+        together = flat.gathered() if flat else torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(together)  # Lightning's own waits for every process once more before it
         together /= self.trainer.world_size
-        for gradient, own in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(own.view(gradient.shape))
+        if flat is None:
+            for gradient, own in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(own.view(gradient.shape))
