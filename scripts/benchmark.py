@@ -157,6 +157,8 @@ def run(repeats: int) -> None:
 
 def gpu(repeats: int) -> None:
     """A GPU beside the loop by hand on the same GPU, the usual way and with steps as CUDA graphs."""
+    if not torch.cuda.is_available():
+        raise SystemExit("ERROR: benchmark.py gpu: PyTorch sees no NVIDIA GPU here")
     ways = {"Backlight": ["trainer=gpu"], "with graphs": ["trainer=gpu", "trainer.cuda_graphs=true"]}
     names = ["by hand", *ways]
     table = Table("by default", *(f"{name}, s" for name in names), *(f"{name} / by hand" for name in ways))

@@ -119,6 +119,29 @@ def test_member_is_its_single_run(
         assert_same_record(scalars(trial), scalars(alone.path))
 
 
+def test_members_of_a_seed_share_batches_with_each_other_only(
+    call: Call, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups, order = [], Population._order
+
+    def ordered(population: Population) -> tuple[torch.Tensor, torch.Tensor | None]:
+        places, sharing = order(population)
+        groups.append(None if sharing is None else sharing.tolist())
+        return places, sharing
+
+    monkeypatch.setattr(Population, "_order", ordered)
+    options = ["data=moons", "data.seed=0", "trainer.max_epochs=3", "trainer=cpu"]
+    assert (
+        call("train", "-m", *options, "seed=0,1", "optimizer.lr=0.1,0.3,0.5", "hydra.sweep.dir=sweep").code
+        == 0
+    )
+    assert groups == [[0, 0, 0, 1, 1, 1]] * 3
+    for number, seed in ((1, 0), (4, 1)):
+        alone = train(*options, f"seed={seed}", "optimizer.lr=0.3", folder=f"alone{seed}")
+        summary = json.loads((tmp_path / f"sweep/{number}/summary.json").read_text())
+        assert_same_numbers(summary["metrics"], alone.summary["metrics"])
+
+
 def test_a_member_can_be_used_like_any_run(call: Call, train: Train, tmp_path: Path) -> None:
     options = ["data=moons", "optimizer=adam", "scheduler=exponential", "callbacks=early_stopping"]
     swept = call("train", "-m", *options, "seed=3,4", "trainer.max_epochs=4", "hydra.sweep.dir=sweep")

@@ -108,7 +108,8 @@ class Recorder:
         measure_rows(member.data for _, member in ended)
         groups = [ended[first : first + TOGETHER] for first in range(0, len(ended), TOGETHER)]
         summaries = chain.from_iterable(forked_map(self._finish, groups, WORTH_FORKING // TOGETHER))
-        for (trial, _), summary in zip(ended, summaries, strict=True):
+        for (trial, member), summary in zip(ended, summaries, strict=True):
+            member.records.clear()  # of thousands they would fill the memory
             self._shown.pop(trial.number, None)
             self._take(trial, summary)
 
