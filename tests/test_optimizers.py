@@ -93,10 +93,13 @@ def test_refuses() -> None:
         ("rmsprop", {"momentum": 0.5}),
     ],
 )
-def test_all_parameters_at_once_make_the_same_steps(name: str, options: dict[str, float]) -> None:
+@pytest.mark.parametrize("neurons", [7, 2001])  # of many, SGD is fused
+def test_all_parameters_at_once_make_the_same_steps(
+    name: str, options: dict[str, float], neurons: int
+) -> None:
     """Against torch.optim on each, over rates that change and a run that goes on from a checkpoint."""
     generator = torch.Generator().manual_seed(0)
-    shapes = [(7, 10), (7,), (1, 7), (1,)]
+    shapes = [(neurons, 10), (neurons,), (1, neurons), (1,)]
     started = [torch.randn(shape, generator=generator) for shape in shapes]
 
     def optimizer() -> tuple[list[nn.Parameter], Optimizer]:
