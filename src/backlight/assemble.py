@@ -38,7 +38,7 @@ from backlight.errors import BacklightError, nearest
 from backlight.loss import BinaryCrossEntropy
 from backlight.model import SigmoidMLP
 from backlight.optimizers import OPTIMIZERS, SCHEDULES
-from backlight.processes import SpawnedDDP
+from backlight.processes import SpawnedDDP, leave_memory_as_it_is
 from backlight.ranges import Count, Fraction, Natural, NonNegative, Positive
 from backlight.run_folder import RunFolder
 
@@ -301,6 +301,7 @@ def build_trainer(
         BacklightError: the accelerator is not there.
     """
     require_accelerator(accelerator, "trainer.accelerator")
+    leave_memory_as_it_is()
     try:
         return Trainer(
             max_epochs=max_epochs,

@@ -35,6 +35,11 @@ def leave_the_terminal_to_us() -> None:
     threading.excepthook = _log_failed_thread
 
 
+def leave_memory_as_it_is() -> None:
+    """Spare what PyTorch does for determinism to memory that is about to be written: a pass over every result."""
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
 def forked_map(
     function: Callable[[Item], Result],
     items: Sequence[Item],
@@ -118,6 +123,7 @@ class SpawnedDDP(DDPStrategy):
 
     def setup_environment(self) -> None:
         leave_the_terminal_to_us()
+        leave_memory_as_it_is()
         super().setup_environment()
 
     def teardown(self) -> None:
