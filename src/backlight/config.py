@@ -17,6 +17,12 @@ from backlight.errors import BacklightError, nearest
 T = TypeVar("T")
 
 
+def as_typed(overrides: Any) -> list[str]:
+    """Those of a command line, as OmegaConf has them: what one of them refers to stands in the config, not here."""
+    given = OmegaConf.to_container(overrides, resolve=False)
+    return list(map(str, given)) if isinstance(given, list) else []
+
+
 def build(target: Callable[..., T], node: Mapping[str, Any], key: str, **given: Any) -> T:
     """Call `target(**given, **node)` once every value of `node` fits the annotation of its parameter.
 

@@ -37,7 +37,7 @@ def leave_the_terminal_to_us() -> None:
 
 def leave_memory_as_it_is() -> None:
     """Spare what PyTorch does for determinism to memory that is about to be written: a pass over every result."""
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # undeclared
 
 
 def forked_map(

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from backlight.config import as_typed
 from backlight.errors import BacklightError
 from backlight.files import write_whole
 
@@ -90,7 +91,7 @@ class RunFolder:
             overrides = OmegaConf.load(self.config.with_name("overrides.yaml"))
         except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
             return []
-        return [str(override) for override in overrides]
+        return as_typed(overrides)
 
     def write_summary(self, summary: Mapping[str, Any], *, wait: bool = True) -> None:
         """Write `summary.json`, whole or not at all; `wait` as for `write_whole`."""

@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from backlight.assemble import Experiment, assemble
 from backlight.callbacks.stop_sick import StopSick
 from backlight.callbacks.tensorboard import write_hparams
-from backlight.config import plain, task_of
+from backlight.config import as_typed, plain, task_of
 from backlight.diagnose import Diagnosis
 from backlight.early_warning import EarlyWarning
 from backlight.errors import BacklightError
@@ -43,7 +43,7 @@ def run(config: DictConfig) -> dict[str, float]:
     stops_sick = bool(OmegaConf.select(config, "sweep.stop_sick"))
     task_of(config)
     if resumes:
-        config, checkpoint = reopen(folder, config, list(hydra.overrides.task))
+        config, checkpoint = reopen(folder, config, as_typed(hydra.overrides.task))
         node = plain(config)
         experiment = assemble(node, folder, resumed=checkpoint)
         folder.write_config(config)

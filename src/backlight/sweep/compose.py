@@ -3,7 +3,7 @@
 import copy
 import json
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -123,6 +123,8 @@ class Composer:
         if key not in self._composed:
             self._composed[key] = _Composed(self._full(number, strings), marks, values)
         composed = self._composed[key]
+        if not composed.is_shared:
+            composed = _Composed(self._full(number, strings), {}, ())
         subfolder = str(number)
         if not composed.numbers_folders:  # as they are by default; asking Hydra takes 0.1 s
             subfolder = str(self._full(number, strings).hydra.sweep.subdir)
@@ -162,9 +164,12 @@ class _Composed:
         full: the config of one trial, Hydra's part too.
         marks: by key, of the values that differ from trial to trial.
         names: of all these marks.
+
+    Attributes:
+        is_shared: whether trials differ in these values only; not where one is part of another string.
     """
 
-    def __init__(self, full: DictConfig, marks: Mapping[str, Any], names: Container[str]) -> None:
+    def __init__(self, full: DictConfig, marks: Mapping[str, Any], names: Collection[str]) -> None:
         hydra = OmegaConf.to_container(full.hydra, resolve=False, enum_to_str=True)
         assert isinstance(hydra, dict)
         self.numbers_folders = hydra["sweep"]["subdir"] == "${hydra.job.num}"
@@ -187,6 +192,7 @@ class _Composed:
         self._places = list(_marked(self._parts, names))
         self._config_yaml = to_yaml(config)  # type: ignore[arg-type]  # it is a dict
         self._resolved_yaml = to_yaml(self._parts["node"])
+        self.is_shared = not any(name in self._resolved_yaml.replace(f"'{name}'", "") for name in names)
 
     def trial(self, number: int, overrides: list[str], values: Node, subfolder: str) -> Trial:
         """The trial with these values of the marks."""
@@ -218,7 +224,7 @@ def _marks_for(value: Any, name: str, values: Node) -> Any:
     return mark
 
 
-def _marked(node: Any, marks: Container[str], place: Place = ()) -> Iterator[tuple[Place, str]]:
+def _marked(node: Any, marks: Collection[str], place: Place = ()) -> Iterator[tuple[Place, str]]:
     """Where the marks are in a node."""
     if isinstance(node, dict | list):
         for name, value in node.items() if isinstance(node, dict) else enumerate(node):

@@ -14,6 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
+from backlight.config import as_typed
 from backlight.errors import BacklightError
 from backlight.examination import read_series
 from backlight.files import write_whole
@@ -79,7 +80,7 @@ class Report:
             overrides = OmegaConf.load(self._board.folder / "multirun.yaml").hydra.overrides.task
         except (OSError, AttributeError):
             return ""
-        return "python train.py -m " + " ".join(map(str, overrides))
+        return "python train.py -m " + " ".join(as_typed(overrides))
 
     def _facts(self) -> list[tuple[str, str]]:
         """What a person wants to know first, and the numbers."""
