@@ -245,7 +245,8 @@ def most_members(member: Member, device: torch.device, share: float = MEMORY_SHA
     held_out = max(rows["val"], rows["test"])
     features, outputs = member.data.num_features, member.data.num_outputs
     numbers = (
-        12 * weights  # and gradients, what the optimizer keeps, copies of the best and the last epoch
+        # and gradients, what the optimizer keeps, copies of the best and the last epoch, and of a step looked at
+        15 * weights
         + 8 * member.data.rows_per_step * (features + neurons)  # a step, and a look at one
         + 8 * rows["train"] * outputs
         + min(EVALUATION_ROWS, held_out) * (features + neurons)
