@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -92,17 +93,29 @@ def is_abandoned() -> bool:
 
 
 def _begin(threads: int, parent: int, interrupted: Event) -> None:
-    global _abandoned
+    global _abandoned, _at_hand
+    _at_hand = threading.Lock()  # that of a process which itself was forked for an item is held
     _abandoned = lambda: interrupted.is_set() or os.getppid() != parent  # noqa: E731
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    """End this process, when nothing is at hand, once its parent has died: a pool's process would wait for ever."""
+    while os.getppid() == parent:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    with _at_hand:
+        os._exit(1)
 
 
 def _map_share(share: slice) -> list[Any]:
     function, items = _inherited
-    return [function(item) for item in items[share] if not is_abandoned()]
+    with _at_hand:
+        return [function(item) for item in items[share] if not is_abandoned()]
 
 
+_at_hand = threading.Lock()
 _inherited: list[Any] = []
 """What `forked_map` leaves to the processes it forks."""
 _abandoned: Callable[[], bool] = lambda: False  # noqa: E731
