@@ -32,8 +32,10 @@ class PopulationMonitor:
         self._members = members
         self._model = members[0].model
         self._layers = self._model.linear_layers
+        self._looking: tuple[int, Tensor, list[Tensor]] | None = None
+        """The step at hand, positions `[due]` of those to be looked at, and their parameters before it."""
         self._taken: list[tuple[int, Tensor, Tensor]] = []
-        """Of the steps of this epoch: its number, positions `[due]` and figures `[due, tags]`."""
+        """Of steps of this epoch: the number, positions `[due]` and figures `[due, tags]`."""
         self._due = self._due_in_epoch()
 
     def _due_in_epoch(self) -> dict[int, list[int]]:
@@ -53,34 +55,37 @@ class PopulationMonitor:
                     due.setdefault(number, []).extend(positions)
         return due
 
-    def due(self, number: int, device: torch.device) -> Tensor | None:
-        """Positions `[due]` of those to be looked at in this step of the epoch; None for nobody."""
+    def begin(self, number: int, parameters: Sequence[Tensor]) -> None:
+        """Keep the parameters `[members, …]` of those that are due, before the step of this number in the epoch."""
         positions = self._due.get(number)
-        return None if positions is None else torch.tensor(positions, device=device)
+        self._looking = None
+        if positions is not None:
+            due = torch.tensor(positions, device=parameters[0].device)
+            self._looking = number, due, [parameter[due] for parameter in parameters]
 
-    @torch.no_grad()
-    def take(
-        self,
-        number: int,
-        due: Tensor,
-        rows: tuple[Tensor, Tensor],
-        positive_weight: Tensor | None,
-        before: Sequence[Tensor],
-        after: Sequence[Tensor],
+    def end(
+        self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
     ) -> None:
-        """Take the figures of a step.
+        """Take the figures of the step that was made, if anybody is due.
 
         Args:
-            number: of the step in the epoch, the first being 0.
-            due: positions `[due]`.
-            rows: x and targets `[due, batch, ·]`.
-            positive_weight: `[due, 1, outputs]`, see `equations.binary_cross_entropy`.
-            before, after: the parameters `[due, …]` without the step, and with it.
+            x, targets: `[members, batch, ·]`
+            positive_weight: `[members, 1, outputs]`, see `equations.binary_cross_entropy`.
+            parameters: `[members, …]`, with the step.
         """
-        x, targets = rows
-        weights = self._weights(before)
-        traced = trace_many(weights, before[1::2], self._model.activation, x, targets, positive_weight).layers
-        updates = torch._foreach_sub(self._weights(after), weights)
+        if self._looking is None:
+            return
+        number, due, before = self._looking
+        weights, x = self._weights(before), x[due]
+        traced = trace_many(
+            weights,
+            before[1::2],
+            self._model.activation,
+            x,
+            targets[due],
+            None if positive_weight is None else positive_weight[due],
+        ).layers
+        updates = torch._foreach_sub(self._weights([parameter[due] for parameter in parameters]), weights)
         sums = torch.stack([torch.stack(layer.sums) for layer in contributions(traced, updates)])
         neurons = torch.tensor([[layer.out_features] for layer in self._layers], device=x.device)
         figures = layer_figures(sums, torch.tensor(x.shape[1], device=x.device), neurons)

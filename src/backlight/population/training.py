@@ -254,14 +254,10 @@ class Population:
             for number, batch in enumerate(places.split(batch_size, dim=1)):
                 x, y = task.at("train", batch, sharing)
                 targets, parameters = task.targets(y), self._optimizer.parameters
-                due = monitor.due(number, self._device)
-                before = [] if due is None else [parameter[due] for parameter in parameters]
+                monitor.begin(number, parameters)
                 logits.append(self._step(x, targets, lr))
                 labels.append(y)
-                if due is not None:
-                    weight = None if task.positive_weight is None else task.positive_weight[due]
-                    after = [parameter[due] for parameter in parameters]
-                    monitor.take(number, due, (x[due], targets[due]), weight, before, after)
+                monitor.end(x, targets, task.positive_weight, parameters)
         monitor.tell()
         return task.metrics(torch.cat(logits, dim=1), torch.cat(labels, dim=1), cheap_metrics)
 
