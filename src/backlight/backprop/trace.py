@@ -105,7 +105,9 @@ def trace(
         raise ValueError("backward=equations: only a SigmoidMLP has them; use backward=autograd")
     passed = Backpropagation(model).backward_pass(x, y, positive_weight, sample_weight)
     loss = equations.binary_cross_entropy(passed.logits, y, positive_weight, sample_weight)
-    return Trace(_of_one(_names(passed.deltas), model.linear_layers, passed, model.activation), loss.detach())
+    return Trace(
+        _of_one(layer_names(passed.deltas), model.linear_layers, passed, model.activation), loss.detach()
+    )
 
 
 @torch.no_grad()
@@ -132,10 +134,10 @@ def trace_many(
     deltas = equations.deltas(forward, weights, error, activation)
     passed = BackwardPass(forward, deltas, equations.gradients(forward, deltas))
     losses = equations.binary_cross_entropies(forward.logits, y, positive_weight)
-    return Trace(layers_of(_names(deltas), weights, passed, activation), losses)
+    return Trace(layers_of(layer_names(deltas), weights, passed, activation), losses)
 
 
-def _names(layers: Sequence[Tensor]) -> list[str]:
+def layer_names(layers: Sequence[object]) -> list[str]:
     """Of the layers of a `SigmoidMLP`."""
     return [f"layers.{index}" for index in range(len(layers))]
 

@@ -72,7 +72,7 @@ def draw(data: ClassificationData, network: LightningModule, title: str) -> "Fig
         (tick[[0, -1]].numpy() * scale[axis] + mean[axis]).tolist() for axis, tick in enumerate(ticks)
     )
     figure = Figure(figsize=(6, 5), dpi=100)
-    axes = figure.add_axes((0.15, 0.1, 0.82, 0.83))  # a layout that is measured takes as long as to draw
+    axes = figure.add_axes((0.19, 0.1, 0.78, 0.83))  # a layout that is measured takes as long as to draw
     axes.imshow(np.clip(picture, 0, 1), origin="lower", extent=(left, right, bottom, top), aspect="auto")
     points = x[:MAX_POINTS].numpy() * scale + mean
     labels = labels_of(y[:MAX_POINTS]).numpy()

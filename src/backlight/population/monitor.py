@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from backlight.backprop.contributions import contributions, layer_figures
-from backlight.backprop.trace import trace_many
+from backlight.backprop.trace import layer_names, trace_many
 from backlight.callbacks.backprop import figure_tags
 from backlight.callbacks.gradients import norm_tags
 from backlight.model import SigmoidMLP
@@ -15,7 +15,7 @@ from backlight.population.member import Member
 
 def tags(model: SigmoidMLP) -> list[str]:
     """Of a member's figures, in their order."""
-    names = [f"layers.{index}" for index in range(len(model.linear_layers))]
+    names = layer_names(model.linear_layers)
     return [*figure_tags(names), *norm_tags(names)]
 
 
