@@ -97,6 +97,19 @@ def test_gradcheck_holds_where_gradients_vanish() -> None:
     assert all(row.holds for row in gradcheck(model, x, (x[:, :1] > 0).float()))
 
 
+@pytest.mark.parametrize(
+    ("hidden", "activation", "seed"),
+    [
+        pytest.param([1], "gelu", 0, id="logits that are large beside the loss"),
+        pytest.param([1, 1, 6], "square", 6, id="curvature that is large beside the gradient"),
+    ],
+)
+def test_gradcheck_holds_where_differences_are_hard(hidden: list[int], activation: str, seed: int) -> None:
+    model = SigmoidMLP(5, hidden, activation=activation, init="normal", seed=seed)
+    x = torch.randn(1, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert all(row.holds for row in gradcheck(model, x, torch.zeros(1, 1)))
+
+
 def test_gradcheck_finds_planted_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     model = SigmoidMLP(3, [4, 4], seed=1)
     x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
