@@ -1,8 +1,9 @@
-# Each target does all of its own set-up; a second call does it no more. Python compiles what is imported when it
-# is: to compile all that is installed takes a third of the set-up.
+# Each target does all of its own set-up; a second call does it no more.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
+# Where it is set, each of the many processes that tests start would compile the sources again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: train test coverage lint docs board clean
 
