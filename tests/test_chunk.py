@@ -51,6 +51,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWa
     [
         ["trainer.log_every_n_steps=2", "callbacks.backprop.cadence=epoch"],
         ["optimizer=adam", "trainer.gradient_clip_val=0.01", "loss.label_smoothing=0.1"],
+        ["optimizer=adamw", "model.hidden=[401,40]", "scheduler=exponential"],
         ["optimizer=lbfgs", "optimizer.max_iter=3"],
         ["model.backward=autograd"],
     ],

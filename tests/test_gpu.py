@@ -93,6 +93,7 @@ def test_nothing_waits_for_the_gpu_at_each_step(tmp_path: Path, graphs: str) -> 
     [
         ["optimizer.momentum=0.9", "optimizer.nesterov=true", "trainer.gradient_clip_val=0.05"],
         ["optimizer=adam", "scheduler=exponential"],
+        ["optimizer=adam", "model.hidden=[400,40]"],
         ["optimizer=adamw", "loss.label_smoothing=0.1", "loss.positive_weight=balanced"],
         ["optimizer=rmsprop", "optimizer.momentum=0.5"],
     ],

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from backlight.flat import FlatOptimizer
 from backlight.model import SigmoidMLP
@@ -84,16 +84,17 @@ def test_refuses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "options", "neurons"),
     [
-        ("sgd", {}),
-        ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
-        ("adam", {}),
-        ("adamw", {}),
-        ("rmsprop", {"momentum": 0.5}),
+        ("sgd", {}, 7),
+        ("sgd", {}, 2001),  # of many it is fused
+        ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}, 2001),
+        ("adam", {}, 7),
+        ("adamw", {}, 7),
+        ("rmsprop", {"momentum": 0.5}, 7),
+        ("rmsprop", {"momentum": 0.5}, 2001),
     ],
 )
-@pytest.mark.parametrize("neurons", [7, 2001])  # of many, SGD is fused
 def test_all_parameters_at_once_make_the_same_steps(
     name: str, options: dict[str, float], neurons: int
 ) -> None:
@@ -130,6 +131,26 @@ def test_all_parameters_at_once_make_the_same_steps(
                 flat.step()
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(parameters, others, strict=True))
     torch.testing.assert_close(given.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_fused_step_of_many_weights_is_the_plain_one(name: str) -> None:
+    """Also where the weights of each input lie together, as for sparse rows."""
+    models = [SigmoidMLP(800, [30]) for _ in range(2)]
+    for model in models:
+        model.gather_inputs()
+    fused = OPTIMIZERS[name](list(models[0].parameters()), lr=0.1, weight_decay=0.1)
+    plain = {"adam": Adam, "adamw": AdamW}[name](models[1].parameters(), lr=0.1, weight_decay=0.1)
+    assert fused.param_groups[0]["fused"] and not plain.param_groups[0]["fused"]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        x = torch.randn(20, 800, generator=generator)
+        for model, optimizer in zip(models, (fused, plain), strict=True):
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+    for ours, theirs in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_other_optimizers_keep_their_parameters() -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
+from backlight.optimizers import WORTH_FUSING
+
 
 class FlatOptimizer:
     """Makes the steps of an optimizer on all its parameters at once: the same numbers, bit for bit.
@@ -28,8 +30,6 @@ class FlatOptimizer:
     RULES = (SGD, Adam, AdamW, RMSprop)
     LINE = 16
     """Numbers in a line of the CPU's cache: of whole lines PyTorch's fused SGD computes what its plain one does."""
-    WORTH_FUSING = 2**14
-    """Entries from which to read each number once saves more than the fused step's own look at its arguments."""
 
     def __init__(self, optimizer: Optimizer, *, for_graphs: bool = False) -> None:
         self._optimizer = optimizer
@@ -50,8 +50,11 @@ class FlatOptimizer:
     def takes(cls, optimizer: Optimizer, model: nn.Module) -> bool:
         """Whether it is one of these rules, with the same options for all that the model has, laid out as usual."""
         parameters = list(model.parameters())
+        # PyTorch's fused Adam rounds the last numbers of a tensor otherwise on the CPU, if they fill no line.
+        rounds_ends = optimizer.param_groups[0].get("fused") and parameters[0].device.type == "cpu"
         return (
             type(optimizer) in cls.RULES
+            and not rounds_ends
             and [list(map(id, group["params"])) for group in optimizer.param_groups]
             == [list(map(id, parameters))]
             and all(parameter.is_contiguous() for parameter in parameters)
@@ -87,7 +90,7 @@ class FlatOptimizer:
         if self._vector.device.type == "cpu":
             # What it would come to by itself, after a look at all parameters in each step.
             group["foreach"] = bool(group["foreach"])
-            if isinstance(self._optimizer, SGD) and len(self._vector) >= self.WORTH_FUSING:
+            if isinstance(self._optimizer, SGD) and len(self._vector) >= WORTH_FUSING:
                 group["fused"] = not group["foreach"]
         if self._for_graphs and "capturable" in group:
             group["capturable"] = True

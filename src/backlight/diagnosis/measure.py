@@ -229,7 +229,9 @@ def has_distinct(x: Rows, more_than: float) -> bool:
     """Whether one of the columns has more different values than that; of sparse rows those that are not 0 count."""
     if isinstance(x, Tensor):
         return any(len(column.unique()) > more_than for column in x.T)
-    pairs = torch.stack([x.columns.double(), x.values.double()], dim=1).unique(dim=0)
+    is_full = x.columns.bincount(minlength=x.num_features) > more_than  # few are, and only these are sorted
+    of_full = is_full[x.columns]
+    pairs = torch.stack([x.columns[of_full].double(), x.values[of_full].double()], dim=1).unique(dim=0)
     return len(pairs) > 0 and int(pairs[:, 0].long().bincount().max()) > more_than
 
 
