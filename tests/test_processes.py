@@ -25,8 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backward", ["equations", "autograd"])
-def test_two_processes_train_what_one_trains(train: Train, tmp_path: Path, backward: str) -> None:
+def test_two_processes_train_what_one_trains(train: Train, tmp_path: Path) -> None:
     # 70 training rows in batches of 23: the last batch has one row, which leaves one process without any.
     options = [
         "data=moons",
@@ -35,25 +34,25 @@ def test_two_processes_train_what_one_trains(train: Train, tmp_path: Path, backw
         "optimizer=adam",
         "trainer.max_epochs=3",
     ]
-    options.append(f"model.backward={backward}")
-    alone = train(*options, folder="alone")
     result = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *options, "trainer=ddp", "trainer.accelerator=cpu",
-         "trainer.devices=2", "trainer.max_epochs=3", "hydra.run.dir=ddp"],
+        [sys.executable, str(ROOT / "train.py"), "-m", *options, "model.backward=equations,autograd", "trainer=ddp",
+         "trainer.accelerator=cpu", "trainer.devices=2", "hydra.sweep.dir=ddp"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
+    assert result.stdout.count("epoch 3/3") == 2, "one process of each run says so"
+    for number, backward in enumerate(("equations", "autograd")):
+        alone = train(*options, f"model.backward={backward}", folder=backward)
+        together = TrainedRun(tmp_path / "ddp" / str(number), alone.result)
+        expected, found = weights_of(alone.path), weights_of(together.path)
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+        for ours, theirs in zip(metrics_of(together.path), metrics_of(alone.path), strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+        assert together.summary["metrics"] == pytest.approx(alone.summary["metrics"], rel=1e-4, abs=1e-5)
+        assert together.summary["steps"] == alone.summary["steps"]
+        assert [path.name for path in together.path.glob("*.log")] == ["train.log"]
     assert result.stderr == ""
-    expected, together = weights_of(alone.path), weights_of(tmp_path / "ddp")
-    for name in expected:
-        torch.testing.assert_close(together[name], expected[name], rtol=1e-4, atol=1e-5)
-    for ours, theirs in zip(metrics_of(tmp_path / "ddp"), metrics_of(alone.path), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
-    summary = TrainedRun(tmp_path / "ddp", alone.result).summary
-    assert summary["metrics"] == pytest.approx(alone.summary["metrics"], rel=1e-4, abs=1e-5)
-    assert summary["steps"] == alone.summary["steps"]
-    assert [path.name for path in (tmp_path / "ddp").glob("*.log")] == ["train.log"]
-    assert result.stdout.count("epoch 3/3") == 1
 
 
 @pytest.mark.slow
@@ -84,9 +83,10 @@ def test_wheel_carries_its_config(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("backlight-*.whl")
     # The packages that Backlight needs are those of this environment; Backlight itself is the wheel's.
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", python]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", wheel], check=True)
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (ours,) = {Path(path) for path in sys.path if path.endswith("site-packages")}
     (site / "packages.pth").write_text(f"{ours}\n")

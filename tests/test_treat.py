@@ -63,7 +63,7 @@ def test_where_nothing_helps_the_next_best_run_is_gone_on_with(
         *QUICK, "data=spirals", "optimizer=rmsprop", "optimizer.lr=1", "model.hidden=[16]", "trainer.max_epochs=30",
         folder="sick",
     )  # fmt: skip
-    said = call("treat", "run=sick", "folder=attempts", "max_attempts=4").out
+    said = call("treat", "run=sick", "folder=attempts", "max_attempts=2").out
     first, _, rest = said.partition("back to")
     assert "kept" not in first and "kept" in rest
     losses = {
