@@ -133,7 +133,8 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
     """Treat a run, and print how it goes; returns the best of all.
 
     In each round the likeliest remedies are tried on the best run that has any left: what helps is kept, and where
-    nothing does, the next best run goes on. What is healthy then is trained until its validation loss rises.
+    nothing does, the next best run goes on. What is healthy then is trained until its validation loss rises, as it is
+    and with steps that become shorter.
     """
     best, attempts = sick, 0
     patients = [sick]
@@ -171,8 +172,13 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
         longer = (
             f"callbacks=early_stopping trainer.max_epochs={LONGER * best.diagnosis.seen.settings.max_epochs}"
         )
-        patients += clinic.train([best.recipe.changed(longer, clinic.loader)], [(*best.changes, longer)])
-        best = _best_of(best, patients[-1:])
+        settling = f"{longer} scheduler=cosine"
+        tried = clinic.train(
+            [best.recipe.changed(overrides, clinic.loader) for overrides in (longer, settling)],
+            [(*best.changes, overrides) for overrides in (longer, settling)],
+        )
+        patients += tried
+        best = _best_of(best, tried)
     outcome = (
         "healthy" if best.is_healthy else "better, not healthy" if best is not sick else "no remedy helped"
     )

@@ -14,7 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import make_moons
+from sklearn.datasets import load_digits, make_moons
 
 from backlight import early_warning
 from backlight.assemble import assemble
@@ -116,6 +116,45 @@ def test_planted_illness_is_the_main_finding(train: Train, symptom: str) -> None
     words = symptom.replace("_", " ")
     assert f"verdict      {words}" in run.result.out
     assert f"try          {found[0]['remedies'][0]}" in run.result.out
+
+
+@pytest.mark.parametrize(
+    ("symptom", "arguments"),
+    [
+        # Both learn in spite of how they start.
+        ("saturated_neurons", "data=xor model.init=normal model.init_scale=150 model.hidden=[20] seed=7004"),
+        (
+            "exploding_gradient",
+            "data=xor model.activation=gelu model.hidden=[30,30,30,30] model.init=normal model.init_scale=2 "
+            "optimizer.lr=1e-8 trainer.max_epochs=100 seed=7003",
+        ),
+        # Slow, but five epochs settle nothing where the neighbours know every class.
+        ("too_few_epochs", "data=spirals optimizer=adam model.hidden=[32] model.activation=tanh trainer.max_epochs=5"),
+        ("learning_rate_too_low", "data=moons optimizer=adam optimizer.lr=1e-6 model.hidden=[20]"),
+        # It knows what the neighbours know; that its loss still falls a little does not hide the labels.
+        ("label_noise", "data=wine +data.label_noise=0.3 model.hidden=[8] optimizer=adam trainer.max_epochs=20 seed=7001"),
+    ],
+)  # fmt: skip
+def test_planted_illness_is_found_where_others_hide_it(train: Train, symptom: str, arguments: str) -> None:
+    assert symptom in [found["symptom"] for found in diagnosis(train(*QUICK, *arguments.split()))]
+
+
+def test_neurons_beside_one_that_has_run_away_are_no_copies(train: Train) -> None:
+    run = train(
+        *QUICK, "data=moons", "data.noise=0.4", "model.activation=relu", "optimizer.lr=30", "model.hidden=[20]",
+        "trainer.max_epochs=20",
+    )  # fmt: skip
+    symptoms = [found["symptom"] for found in diagnosis(run)]
+    assert "diverging" in symptoms and "symmetric_neurons" not in symptoms
+
+
+def test_pixels_of_the_border_are_not_unscaled(train: Train, tmp_path: Path) -> None:
+    x, y = load_digits(return_X_y=True)
+    border = np.random.default_rng(0).integers(0, 2, (len(x), 10, 10))
+    border[:, 1:-1, 1:-1] = 15 * x.reshape(-1, 8, 8)
+    np.savez(tmp_path / "digits.npz", x=border.astype(np.uint8), y=y)
+    images = ["data=images", "data.path=digits.npz", "data.size=10", "model.hidden=[32]", "optimizer=adamw"]
+    assert diagnosis(train(*QUICK, *images, "trainer.max_epochs=20")) == []
 
 
 @pytest.mark.parametrize("arguments", HEALTHY, ids=" ".join)

@@ -44,6 +44,7 @@ def test_no_trial_is_lost_with_its_worker(call: Call, tmp_path: Path) -> None:
         "hydra.sweep.dir=ray",
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV_CORE")}
+    environment["RAY_worker_niceness"] = "0"  # politer workers starve beside other tests
     with (tmp_path / "log").open("w") as log:
         sweep = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT)
     killed = None

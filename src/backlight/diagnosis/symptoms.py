@@ -72,6 +72,9 @@ FLAT = 0.01
 """Change of the loss, relative to the base-rate loss, that is no change: a fifth of HARDLY_LEARNED, and a fiftieth of
 what a run that has learned moved by."""
 
+SHORT = 10
+"""Epochs below which nothing is said of where the loss settles: a fifth of them is then a single one."""
+
 SETTLED = 0.05
 """Fall of the loss over the last fifth of the epochs, relative to the base-rate loss: at that pace, as many epochs again
 would gain a quarter of what is there to gain."""
@@ -246,8 +249,8 @@ def dead_units(seen: Observations) -> Finding | None:
 
 
 def saturated_neurons(seen: Observations) -> Finding | None:
-    """Slopes near 0 cut the error off, in a network that has not learned."""
-    if _has_learned(seen) or seen.settings.activation not in ("sigmoid", "tanh"):
+    """Slopes near 0 cut the error off, from the start or in a network that has not learned."""
+    if seen.settings.activation not in ("sigmoid", "tanh"):
         return None
     moments = [(0, seen.start)]
     # Networks that have learned something saturate as they become sure of it.
@@ -259,7 +262,7 @@ def saturated_neurons(seen: Observations) -> Finding | None:
             if share > SATURATED_SHARE:
                 return Finding(
                     "saturated_neurons",
-                    _by_progress(seen),
+                    "warning" if _has_learned(seen) else _by_progress(seen),
                     step,
                     {"share_of_slopes_below_0.05": share, "progress": seen.progress()},
                     layer.name,
@@ -287,14 +290,12 @@ def vanishing_gradient(seen: Observations) -> Finding | None:
 
 def exploding_gradient(seen: Observations) -> Finding | None:
     """The error grows from layer to layer on its way back."""
-    if _has_learned(seen):
-        return None
-    for step, moment in ((0, seen.start), (_last_step(seen), seen.end)):
+    for step, moment in ((0, seen.start), *_unless_learned(seen)):
         ratio = _first_over_last(moment)
         if ratio > EXPLODED:
             return Finding(
                 "exploding_gradient",
-                _by_progress(seen),
+                "warning" if _has_learned(seen) else _by_progress(seen),
                 step,
                 {"first_over_last_rms_delta": ratio},
                 moment[0].name,
@@ -311,7 +312,8 @@ def unscaled_features(seen: Observations) -> Finding | None:
     if varies.any():
         ratio = float(spread[varies].max() / spread[varies].min())
         offset = np.where(varies, np.abs(mean) / np.where(varies, spread, 1), 0)
-        if ratio > UNEVEN:
+        # Those of images are brought to one scale together: pixels of the border are small by nature.
+        if ratio > UNEVEN and not seen.settings.standardizes:
             evidence["largest_over_smallest_deviation"] = ratio
         if offset.max() > FAR_FROM_ZERO:
             evidence["farthest_mean_in_deviations"] = float(offset.max())
@@ -339,12 +341,17 @@ def leakage(seen: Observations) -> Finding | None:
 def learning_rate_too_low(seen: Observations) -> Finding | None:
     """The loss still falls when training ends, and a much longer step would have been better."""
     loss = seen.loss("train")
-    if len(loss) < 5 or seen.progress() >= LEARNED or not seen.longer_step >= LONGER_STEP:
+    if len(loss) < max(2, min(5, seen.settings.max_epochs)):  # of an unfinished run five epochs
+        return None
+    if seen.progress() >= LEARNED or not seen.longer_step >= LONGER_STEP:
         return None
     falling = _late_share(seen)
     has_hardly_moved = abs(loss[0] - loss[-1]) < FLAT * seen.base_loss
-    # On a saddle longer steps are better too: they fit single rows.
-    if seen.output_signal < SIGNAL:
+    # On a saddle longer steps are better too: they fit single rows, and come to know next to nothing.
+    gain = seen.longer_step_gain / seen.base_loss
+    is_above = max(seen.progress(), -gain) < -HARDLY_LEARNED
+    reaches = 1 - loss[-1] / seen.base_loss + gain >= HARDLY_LEARNED
+    if seen.output_signal < SIGNAL and not is_above and not reaches:
         return None
     if not (falling > STILL_FALLING or has_hardly_moved):
         return None
@@ -364,12 +371,15 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
 def too_few_epochs(seen: Observations) -> Finding | None:
     """The loss was still falling fast, and far from its floor, when training ended."""
     loss = seen.loss("train")
-    if len(loss) < max(5, seen.settings.max_epochs) or not HARDLY_LEARNED <= seen.progress() < LEARNED:
+    if len(loss) < max(2, seen.settings.max_epochs) or not HARDLY_LEARNED <= seen.progress() < LEARNED:
         return None
     if learning_rate_too_low(seen) is not None or oscillating(seen) is not None:
         return None
     pace = _late_fall(seen) / seen.base_loss
-    if not pace > UNFINISHED:
+    # What knows as much as the neighbours may only be learning its rows by heart.
+    is_fast = pace > (SETTLED if _has_learned(seen) else UNFINISHED)
+    # So short a run cannot have settled where the neighbours know better.
+    if not is_fast and not (len(loss) < SHORT and _missing(seen) >= BELOW):
         return None
     return Finding(
         "too_few_epochs",
@@ -382,7 +392,7 @@ def too_few_epochs(seen: Observations) -> Finding | None:
 def plateau(seen: Observations) -> Finding | None:
     """The loss has stopped far from its floor: a saddle or a local minimum, as XOR has (Rumelhart et al. 1986)."""
     loss = seen.loss("train")
-    if len(loss) < 10 or _has_learned(seen) or learning_rate_too_low(seen) is not None:
+    if len(loss) < SHORT or _has_learned(seen) or learning_rate_too_low(seen) is not None:
         return None
     if underfitting(seen) is not None:
         return None
@@ -435,11 +445,10 @@ def overfitting(seen: Observations) -> Finding | None:
 def underfitting(seen: Observations) -> Finding | None:
     """The loss has settled where the network fits its own training rows worse than their neighbours would."""
     nearby, train = seen.data.neighbourhoods, seen.loss("train")
-    if nearby is None or len(train) < 10 or not seen.progress() >= HARDLY_LEARNED:
+    if nearby is None or len(train) < SHORT or not seen.progress() >= HARDLY_LEARNED:
         return None
-    missing = nearby.attainable - max(seen.last("train/accuracy"), np.nan_to_num(seen.last("val/accuracy")))
     gap = (seen.last("val/loss") - train[-1]) / seen.base_loss
-    if not missing >= BELOW or gap >= 2 * RISE or _late_fall(seen) / seen.base_loss > SETTLED:
+    if not _missing(seen) >= BELOW or gap >= 2 * RISE or _late_fall(seen) / seen.base_loss > SETTLED:
         return None
     if oscillating(seen) is not None or batch_too_small(seen) is not None:
         return None
@@ -539,6 +548,18 @@ def _has_learned(seen: Observations) -> bool:
     return seen.last("train/accuracy") >= nearby.attainable - NEAR
 
 
+def _unless_learned(seen: Observations) -> list[tuple[int, list[LayerState]]]:
+    """The end of a run that has not learned: one that has may look unusual then, not when it starts."""
+    return [] if _has_learned(seen) else [(_last_step(seen), seen.end)]
+
+
+def _missing(seen: Observations) -> float:
+    """By how much the neighbours of a row know its class better than the network does; 0 where nobody asked them."""
+    nearby = seen.data.neighbourhoods
+    known = max(seen.last("train/accuracy"), np.nan_to_num(seen.last("val/accuracy")))
+    return nearby.attainable - known if nearby is not None else 0.0
+
+
 def _jump(seen: Observations, part: Literal["train", "val"]) -> float:
     """The mean change of the loss in the second half of the epochs, over the base-rate loss; 0 if it does not turn."""
     loss = seen.loss(part)
@@ -600,8 +621,11 @@ def _late_fall(seen: Observations) -> float:
 def _copies(layer: LayerState) -> list[int]:
     """The neurons whose weights and bias another one has too."""
     rows = np.concatenate([layer.weight, layer.bias[:, None]], axis=1)
-    scale = max(float(np.abs(rows).max()), np.finfo(np.float64).tiny)
-    rounded = np.round(rows / (SAME * scale)).astype(np.int64)
+    if not np.isfinite(rows).all():
+        return []
+    # Of each neuron's own size: beside one that has run away all others look the same.
+    size = np.abs(rows).max(axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
+    rounded = np.round(np.append(rows / size, np.log(size), axis=1) / SAME).astype(np.int64)
     # One number for each row, by chance the same for others with a probability of 2⁻⁶³: rows take long to sort.
     draw = np.random.default_rng(0).integers(-(2**63), 2**63, rounded.shape[1], dtype=np.int64)
     keys = (rounded * (draw | 1)).sum(axis=1)
