@@ -70,10 +70,12 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
 
 @pytest.fixture
 def train(call: Call, tmp_path: Path) -> Callable[..., TrainedRun]:
-    """`train("data=moons")` trains one small run and returns its folder."""
+    """`train("data=moons")` trains one small run, without the pictures of its end, and returns its folder."""
+    fast = [f"callbacks.{name}=null" for name in ("evaluation_plots", "decision_boundary")]
 
-    def run(*arguments: str, folder: str = "run") -> TrainedRun:
-        result = call("train", "trainer.max_epochs=3", *arguments, f"hydra.run.dir={folder}")
+    def run(*arguments: str, folder: str = "run", pictures: bool = False) -> TrainedRun:
+        options = ["trainer.max_epochs=3", *([] if pictures else fast), *arguments, f"hydra.run.dir={folder}"]
+        result = call("train", *options)
         assert result.code == 0, result.err
         return TrainedRun(tmp_path / folder, result)
 

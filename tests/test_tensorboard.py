@@ -18,7 +18,7 @@ def events(run: TrainedRun) -> EventAccumulator:
 
 
 def test_everything_is_there(train: Train) -> None:
-    run = train("data=moons", "trainer.max_epochs=12", "model.hidden=[4,3]")
+    run = train("data=moons", "trainer.max_epochs=12", "model.hidden=[4,3]", pictures=True)
     reader = events(run)
     tags = reader.Tags()
     layers = [f"layers.{layer}" for layer in range(3)]
