@@ -92,7 +92,9 @@ def test_member_is_its_single_run(
     key, _, values = swept.partition("=")
     for number, value in enumerate(re.split(r",(?![^[]*\])", values)):
         trial = tmp_path / "sweep" / str(number)
-        alone = train(*shared, f"{key}={value}", "trainer.max_epochs=6", folder=f"alone{number}")
+        alone = train(
+            *shared, f"{key}={value}", "trainer.max_epochs=6", folder=f"alone{number}", pictures=True
+        )
         summary = json.loads((trial / "summary.json").read_text())
 
         assert "backlight.population" in (trial / "train.log").read_text()
@@ -137,7 +139,7 @@ def test_members_of_a_seed_share_batches_with_each_other_only(
     )
     assert groups == [[0, 0, 0, 1, 1, 1]] * 3
     for number, seed in ((1, 0), (4, 1)):
-        alone = train(*options, f"seed={seed}", "optimizer.lr=0.3", folder=f"alone{seed}")
+        alone = train(*options, f"seed={seed}", "optimizer.lr=0.3", folder=f"alone{seed}", pictures=True)
         summary = json.loads((tmp_path / f"sweep/{number}/summary.json").read_text())
         assert_same_numbers(summary["metrics"], alone.summary["metrics"])
 
@@ -153,7 +155,7 @@ def test_a_member_can_be_used_like_any_run(call: Call, train: Train, tmp_path: P
         assert result.code == 0, result.err
 
     assert call("train", "resume=sweep/0", "trainer.max_epochs=7").code == 0
-    alone = train(*options, "seed=3", "trainer.max_epochs=7", folder="alone")
+    alone = train(*options, "seed=3", "trainer.max_epochs=7", folder="alone", pictures=True)
     resumed = json.loads((tmp_path / "sweep/0/summary.json").read_text())
     assert (resumed["epochs"], resumed["steps"]) == (7, alone.summary["steps"])
     assert_same_numbers(resumed["metrics"], alone.summary["metrics"])

@@ -290,7 +290,10 @@ def vanishing_gradient(seen: Observations) -> Finding | None:
 
 def exploding_gradient(seen: Observations) -> Finding | None:
     """The error grows from layer to layer on its way back."""
-    for step, moment in ((0, seen.start), *_unless_learned(seen)):
+    moments = [(0, seen.start)]
+    if not _has_learned(seen):  # one that has may look unusual at its end, not when it starts
+        moments.append((_last_step(seen), seen.end))
+    for step, moment in moments:
         ratio = _first_over_last(moment)
         if ratio > EXPLODED:
             return Finding(
@@ -546,11 +549,6 @@ def _has_learned(seen: Observations) -> bool:
     if nearby.attainable - seen.data.class_shares.max() < TELLING:
         return False
     return seen.last("train/accuracy") >= nearby.attainable - NEAR
-
-
-def _unless_learned(seen: Observations) -> list[tuple[int, list[LayerState]]]:
-    """The end of a run that has not learned: one that has may look unusual then, not when it starts."""
-    return [] if _has_learned(seen) else [(_last_step(seen), seen.end)]
 
 
 def _missing(seen: Observations) -> float:
