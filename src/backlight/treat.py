@@ -17,7 +17,6 @@ from rich import get_console
 from backlight import train
 from backlight.config import build, plain
 from backlight.diagnose import Diagnosis, diagnosis_of
-from backlight.diagnosis.remedies import ADAM, DECAY
 from backlight.diagnosis.symptoms import Finding
 from backlight.errors import BacklightError
 from backlight.examination import read_series
@@ -30,8 +29,6 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # remedies of one round: the likeliest come first
 LONGER = 4  # times as many epochs, for what is healthy
-FINISHES = ("scheduler=cosine", ADAM.overrides, DECAY.overrides)
-"""What such a training may do better with: steps that become shorter, or fit each weight, and smaller weights."""
 HELPS = 0.01  # by how much, relative, what is missing to perfect predictions must be less
 OF_THE_DATA = ("leakage", "label_noise")  # only other rows, or other labels, are a cure
 SEVERITY = {"fatal": 3, "serious": 2, "warning": 1}
@@ -136,8 +133,7 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
     """Treat a run, and print how it goes; returns the best of all.
 
     In each round the likeliest remedies are tried on the best run that has any left: what helps is kept, and where
-    nothing does, the next best run goes on. What is healthy then is trained until its validation loss rises, in a few
-    ways.
+    nothing does, the next best run goes on. What is healthy then is trained until its validation loss rises.
     """
     best, attempts = sick, 0
     patients = [sick]
@@ -175,13 +171,8 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
         longer = (
             f"callbacks=early_stopping trainer.max_epochs={LONGER * best.diagnosis.seen.settings.max_epochs}"
         )
-        ways = [longer, *(f"{longer} {overrides}" for overrides in FINISHES)]
-        tried = clinic.train(
-            [best.recipe.changed(overrides, clinic.loader) for overrides in ways],
-            [(*best.changes, overrides) for overrides in ways],
-        )
-        patients += tried
-        best = _best_of(best, tried)
+        patients += clinic.train([best.recipe.changed(longer, clinic.loader)], [(*best.changes, longer)])
+        best = _best_of(best, patients[-1:])
     outcome = (
         "healthy" if best.is_healthy else "better, not healthy" if best is not sick else "no remedy helped"
     )
