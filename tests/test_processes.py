@@ -31,6 +31,8 @@ def test_two_processes_train_what_one_trains(train: Train, tmp_path: Path) -> No
         "data=moons",
         "data.n_samples=100",
         "data.batch_size=23",
+        "data.val_fraction=0.3",
+        "data.test_fraction=0",  # to test starts all processes once more
         "optimizer=adam",
         "trainer.max_epochs=3",
     ]
