@@ -1,7 +1,7 @@
 # Each target does all of its own set-up; a second call does it no more.
 PYTHON ?= python3
 BIN := .venv/bin
-# pip compiles what it installs on one core; here on all, and not the tests of others. What fails is meant to.
+# pip compiles what it installs on one core; here on all, and not the tests of others. Templates do not compile.
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib || true
 # Where it is set, each of the many processes that tests start would compile the sources again.

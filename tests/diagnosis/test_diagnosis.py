@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -481,3 +482,20 @@ def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
     assert rests is not None and rests.step == 30, (
         "from the third epoch on the loss changes by less than 0.01"
     )
+
+
+@pytest.mark.parametrize(
+    ("last", "gain", "is_found"),
+    [
+        (1.46, 0.3, True),  # above the base rate is no saddle
+        (0.999, 0.2, True),  # a fifth of what is there to know is no fit of single rows
+        (0.999, 0.01, False),
+        (1.46, 0.01, False),
+    ],
+)
+def test_a_rate_is_too_low_where_nothing_tells_classes_apart_yet(
+    last: float, gain: float, is_found: bool
+) -> None:
+    falls = observed(*np.linspace(last + 0.04, last, 5).tolist())
+    seen = replace(falls, longer_step=1000.0, longer_step_gain=gain, output_signal=1e-4)
+    assert (SYMPTOMS["learning_rate_too_low"](seen) is not None) == is_found

@@ -372,7 +372,7 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
 
 
 def too_few_epochs(seen: Observations) -> Finding | None:
-    """The loss was still falling fast, and far from its floor, when training ended."""
+    """The loss was still falling, and far from its floor, when training ended."""
     loss = seen.loss("train")
     if len(loss) < max(2, seen.settings.max_epochs) or not HARDLY_LEARNED <= seen.progress() < LEARNED:
         return None
@@ -382,13 +382,18 @@ def too_few_epochs(seen: Observations) -> Finding | None:
     # What knows as much as the neighbours may only be learning its rows by heart.
     is_fast = pace > (SETTLED if _has_learned(seen) else UNFINISHED)
     # So short a run cannot have settled where the neighbours know better.
-    if not is_fast and not (len(loss) < SHORT and _missing(seen) >= BELOW):
+    is_behind = pace > 0 and len(loss) < SHORT and _missing(seen) >= BELOW
+    if not is_fast and not is_behind:
         return None
     return Finding(
         "too_few_epochs",
         "warning",
         _last_step(seen),
-        {"fall_in_the_last_fifth_over_base_rate_loss": pace, "progress": seen.progress()},
+        {
+            "fall_in_the_last_fifth_over_base_rate_loss": pace,
+            "progress": seen.progress(),
+            "accuracy_below_that_of_the_neighbours": _missing(seen),
+        },
     )
 
 
