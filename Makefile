@@ -1,9 +1,8 @@
 # Each target does all of its own set-up; a second call does it no more.
 PYTHON ?= python3
 BIN := .venv/bin
-# pip compiles what it installs on one core; here on all, and not the tests of others. Templates do not compile.
+# Not compiled: most files are never imported, and Python compiles the others when they first are.
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
-COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib || true
 # Where it is set, each of the many processes that tests start would compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 # One more than cores: some tests wait for processes that they have started.
@@ -39,10 +38,8 @@ clean:                        ## remove what the targets above set up
 
 .venv/run.stamp: .venv/bin/pip pyproject.toml constraints.txt
 	$(INSTALL) --editable .
-	$(COMPILE)
 	touch $@
 
 .venv/test.stamp: .venv/run.stamp
 	$(INSTALL) --editable '.[test]'
-	$(COMPILE)
 	touch $@

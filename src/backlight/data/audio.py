@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,9 @@ from backlight.data.cache import cached, fingerprint
 from backlight.data.encoder import mean_and_scale
 from backlight.data.folders import files_at, read_folder
 from backlight.data.source import Chunk, Floats, Ints, Labelled, numbered
+from backlight.data.spectra import cepstrum, log_mel
 from backlight.errors import BacklightError
 from backlight.ranges import Count
-
-if TYPE_CHECKING:
-    pass
 
 SUFFIXES = (".flac", ".ogg", ".wav")
 WINDOW_SECONDS, HOP_SECONDS = 0.025, 0.010
@@ -174,7 +172,7 @@ class AudioEncoder:
         return np.asarray(values)
 
     def _read(self, paths: NDArray[np.str_], into: NDArray[np.float64]) -> None:
-        if not all(find_spec(name) for name in ("librosa", "soundfile")):
+        if not all(find_spec(name) for name in ("soundfile", "soxr")):
             raise BacklightError(
                 "data=audio: sound files need packages that are absent; pip install 'backlight[audio]'"
             )
@@ -196,8 +194,8 @@ class AudioEncoder:
 
     def _frames(self, path: str) -> NDArray[np.float64]:
         """`[frames, coefficients]` of a file."""
-        import librosa
         import soundfile
+        import soxr
 
         samples, rate = soundfile.read(path, always_2d=True)
         samples = samples.mean(axis=1)
@@ -206,18 +204,12 @@ class AudioEncoder:
         if np.abs(samples).max() < SILENT:
             raise ValueError("silent from start to end")
         if rate != self.rate:
-            samples = librosa.resample(samples, orig_sr=rate, target_sr=self.rate)
+            samples = soxr.resample(samples, rate, self.rate)
         window, hop = round(WINDOW_SECONDS * self.rate), round(HOP_SECONDS * self.rate)
         samples = np.pad(samples, (0, max(0, window - len(samples))))
         bands = self.coefficients if self.features == "logmel" else max(MEL_BANDS, self.coefficients)
-        mel = librosa.feature.melspectrogram(
-            y=samples, sr=self.rate, n_fft=window, hop_length=hop, n_mels=bands, center=False
-        )
-        found = librosa.power_to_db(mel)
-        if self.features == "mfcc":
-            found = librosa.feature.mfcc(S=found, n_mfcc=self.coefficients)
-        frames: NDArray[np.float64] = found.T.astype(np.float64)
-        return frames
+        frames = log_mel(samples, self.rate, window, hop, bands)
+        return cepstrum(frames, self.coefficients) if self.features == "mfcc" else frames
 
     def _over_time(self, frames: NDArray[Any]) -> NDArray[np.float64]:
         """`[features]` of `[frames, coefficients]`."""
