@@ -381,8 +381,8 @@ def outcome(case: Case, clinic: Clinic) -> str:
     with get_console().capture():
         best = treated(sick, clinic, max_attempts=8)
         well = [Patient.of(folder) for folder in clinic.launch(references(case))]
-    before, after = (patient.diagnosis.seen.progress("val") for patient in (sick, best))
-    of_healthy = [patient.diagnosis.seen.progress("val") for patient in well if patient.is_healthy]
+    before, after = sick.progress, best.progress
+    of_healthy = [patient.progress for patient in well if patient.is_healthy]
     reached = statistics.median(of_healthy or [1.0])
     enough = min(0.5, max(0, before) + 0.2, reached - AS_GOOD)
     if best.is_healthy and after >= enough:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.global_hydra import GlobalHydra
@@ -19,7 +20,6 @@ from backlight.config import build, plain
 from backlight.diagnose import Diagnosis, diagnosis_of
 from backlight.diagnosis.symptoms import Finding
 from backlight.errors import BacklightError
-from backlight.examination import read_series
 from backlight.ranges import Count
 from backlight.recipe import Recipe
 from backlight.run_folder import RunFolder
@@ -28,7 +28,7 @@ from backlight.sweep.launch import Sweep
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # remedies of one round: the likeliest come first
-LONGER = 4  # times as many epochs, for what is healthy
+LONGER, UNTIL_IT_RISES = 4, "callbacks=early_stopping"  # times as many epochs, for what is healthy
 HELPS = 0.01  # by how much, relative, what is missing to perfect predictions must be less
 OF_THE_DATA = ("leakage", "label_noise")  # only other rows, or other labels, are a cure
 SEVERITY = {"fatal": 3, "serious": 2, "warning": 1}
@@ -41,8 +41,6 @@ class Patient:
     folder: RunFolder
     recipe: Recipe
     diagnosis: Diagnosis
-    loss: float
-    """Of the validation rows, or of the training rows where there are none; infinite of a run that failed."""
     changes: tuple[str, ...] = ()
     """What was changed in the run that is treated, one after the other."""
 
@@ -53,12 +51,7 @@ class Patient:
         Raises:
             BacklightError: it cannot be read.
         """
-        diagnosis = diagnosis_of(folder)
-        series = read_series(folder.metrics)
-        losses = series.get("val/loss", series.get("train/loss"))
-        failed = diagnosis.seen.error is not None or losses is None or not len(losses)
-        loss = math.inf if failed else float(losses[-1])  # type: ignore[index]  # not None
-        return cls(folder, recipe or Recipe.of(folder), diagnosis, loss, changes)
+        return cls(folder, recipe or Recipe.of(folder), diagnosis_of(folder), changes)
 
     @property
     def ailments(self) -> list[Finding]:
@@ -71,31 +64,59 @@ class Patient:
         return not self.ailments
 
     @property
+    def holds_out(self) -> bool:
+        """Whether validation rows say what it is worth."""
+        return len(self.diagnosis.seen.loss("val")) > 0
+
+    @property
+    def epoch(self) -> int:
+        """That of `best.ckpt`: of the lowest validation loss, or the last where no rows are held out."""
+        return int(np.nanargmin(self.diagnosis.seen.series["val/loss"])) if self.holds_out else -1
+
+    @property
+    def loss(self) -> float:
+        """Of `best.ckpt`, on the validation rows or, where there are none, the training rows; infinite if the run failed."""
+        seen = self.diagnosis.seen
+        if seen.error is not None or not len(seen.loss("train")):
+            return math.inf
+        return float(seen.series["val/loss"][self.epoch]) if self.holds_out else seen.last("train/loss")
+
+    @property
+    def progress(self) -> float:
+        """How far `best.ckpt` came from the best constant prediction (0) to perfect ones (1)."""
+        base, floor = self.diagnosis.seen.base_loss, self.diagnosis.seen.floor_loss
+        return (base - self.loss) / (base - floor)
+
+    @property
     def illness(self) -> tuple[int, float]:
         """What to bring down: how bad the main symptom is, and among equals what is missing to perfect predictions.
 
         That is 1 of knowing the class shares only: losses do not compare where they are weighted or smoothed.
         """
-        seen = self.diagnosis.seen
-        missing = 1 - seen.progress("val" if len(seen.loss("val")) else "train")
-        return (
-            SEVERITY[self.ailments[0].severity] if self.ailments else 0,
-            math.inf if math.isinf(self.loss) or math.isnan(missing) else missing,
-        )
+        return SEVERITY[self.ailments[0].severity] if self.ailments else 0, 1 - self.progress
 
     @property
     def verdict(self) -> str:
         names = [finding.symptom.replace("_", " ") for finding in self.diagnosis.findings]
         return ", ".join(names) or "healthy"
 
-    def is_better_than(self, other: "Patient") -> bool:
+    def knows_more_than(self, other: "Patient") -> bool:
         """By more than chance."""
-        (severity, missing), (before, missing_before) = self.illness, other.illness
-        return severity < before or (severity == before and missing < missing_before * (1 - HELPS))
+        return self.illness[1] < other.illness[1] * (1 - HELPS)
+
+    def is_better_than(self, other: "Patient") -> bool:
+        """Less ill, or equally ill and knowing more."""
+        severity, before = self.illness[0], other.illness[0]
+        return severity < before or (severity == before and self.knows_more_than(other))
 
     def remedies(self) -> list[str]:
-        """Overrides that may help, those against the main finding first."""
+        """Overrides that may help, those against the main finding first; for one that was cured, more epochs."""
         seen = self.diagnosis.seen
+        if self.is_healthy:
+            is_new = self.changes and not any(change.startswith(UNTIL_IT_RISES) for change in self.changes)
+            return (
+                [f"{UNTIL_IT_RISES} trainer.max_epochs={LONGER * seen.settings.max_epochs}"] if is_new else []
+            )
         anything = replace(
             seen, settings=replace(seen.settings, switchable=True)
         )  # a recipe can be said anew
@@ -133,14 +154,17 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
     """Treat a run, and print how it goes; returns the best of all.
 
     In each round the likeliest remedies are tried on the best run that has any left: what helps is kept, and where
-    nothing does, the next best run goes on. What is healthy then is trained until its validation loss rises.
+    nothing does, the next best run goes on. What is healthy then is trained until its validation loss rises, and who
+    knows more than the healthy one is treated on.
     """
     best, attempts = sick, 0
     patients = [sick]
     known = [sick.recipe.overrides]
     _say(f"{'run':13}{sick.folder.shown}", f"{'before':13}{_state(sick)}")
-    while not best.is_healthy and attempts < max_attempts:
+    while attempts < max_attempts and not (best.is_healthy and not best.holds_out):
         for patient in sorted(patients, key=lambda patient: patient.illness):
+            if best.is_healthy and patient is not best and not patient.knows_more_than(best):
+                continue
             recipes = {
                 overrides: recipe
                 for overrides in patient.remedies()
@@ -161,18 +185,6 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
         )
         patients += tried
         best = _best_of(best, tried)
-    if (
-        best is not sick
-        and best.is_healthy
-        and len(best.diagnosis.seen.loss("val"))
-        and attempts < max_attempts
-    ):
-        attempts += 1
-        longer = (
-            f"callbacks=early_stopping trainer.max_epochs={LONGER * best.diagnosis.seen.settings.max_epochs}"
-        )
-        patients += clinic.train([best.recipe.changed(longer, clinic.loader)], [(*best.changes, longer)])
-        best = _best_of(best, patients[-1:])
     outcome = (
         "healthy" if best.is_healthy else "better, not healthy" if best is not sick else "no remedy helped"
     )
@@ -247,8 +259,10 @@ def _trained(config: DictConfig) -> Any:
 
 def _state(patient: Patient) -> str:
     loss = "failed" if math.isinf(patient.loss) else f"loss {patient.loss:.4g}"
-    accuracy = patient.diagnosis.seen.last("val/accuracy")
-    return ", ".join([patient.verdict, loss] + ([] if math.isnan(accuracy) else [f"accuracy {accuracy:.4g}"]))
+    told = [patient.verdict, loss]
+    if patient.holds_out:
+        told.append(f"accuracy {patient.diagnosis.seen.series['val/accuracy'][patient.epoch]:.4g}")
+    return ", ".join(told)
 
 
 def _say(*lines: str) -> None:
