@@ -73,6 +73,37 @@ def test_where_nothing_helps_the_next_best_run_is_gone_on_with(
     assert losses[gone_on_with] == min(losses.values())
 
 
+def test_a_sick_run_that_knows_more_than_the_healthy_one_is_treated_on(train: Train, call: Call) -> None:
+    train(
+        *QUICK, "data=iris", "optimizer=rmsprop", "model.init=constant", "trainer.max_epochs=10", folder="sick"
+    )  # fmt: skip
+    before, _, after = call("treat", "run=sick", "folder=attempts").out.partition("back to")
+    longer = "callbacks=early_stopping trainer.max_epochs=40"
+    assert f"kept         {longer}" in before, "so there was a healthy one"
+    healthy = [float(loss) for loss in re.findall(r"^ {13}healthy, loss ([\d.]+)", before, re.MULTILINE)]
+    *_, last_change = after.strip().partition("\n")[0].split()
+    known = re.search(rf"^tried +{re.escape(last_change)}\n(.*), loss ([\d.]+)", before, re.MULTILINE)
+    assert known is not None
+    assert known[1].strip() != "healthy"
+    assert float(known[2]) < min(healthy)
+    cured = re.search(r"^after +healthy, loss ([\d.]+)", after, re.MULTILINE)
+    assert cured is not None
+    assert float(cured[1]) < min(healthy)
+
+
+def test_a_run_is_worth_what_its_best_checkpoint_is(train: Train, call: Call, tmp_path: Path) -> None:
+    train(
+        *QUICK, "data=moons", "data.noise=0.5", "optimizer=adam", "optimizer.lr=0.3", "trainer.max_epochs=20"
+    )
+    said = call("treat", "run=run", "folder=attempts", "max_attempts=1").out
+    before = re.search(r"^before .*, loss (.*), accuracy (.*)$", said, re.MULTILINE)
+    assert before is not None
+    best = dict(re.findall(r"(\w+) +│ +([\d.]+)", call("evaluate", "run=run", "part=val").out))
+    assert [float(value) for value in before.groups()] == [float(best[name]) for name in ("loss", "accuracy")]
+    last = json.loads((tmp_path / "run/summary.json").read_text())["metrics"]
+    assert last["val/loss"] > float(best["loss"]) + 0.01
+
+
 def test_a_failed_run_is_treated(train: Train, call: Call) -> None:
     assert (
         call("train", "data=moons", "model.activation=relu", "optimizer.lr=1e38", "hydra.run.dir=run").code

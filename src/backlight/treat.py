@@ -185,11 +185,8 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
         )
         patients += tried
         best = _best_of(best, tried)
-    outcome = (
-        "healthy" if best.is_healthy else "better, not healthy" if best is not sick else "no remedy helped"
-    )
     _say(
-        f"{'outcome':13}{outcome}, in {attempts} of {max_attempts} attempts and {len(patients) - 1} trainings",
+        f"{'outcome':13}{_outcome(sick, best)}, in {attempts} of {max_attempts} attempts and {len(patients) - 1} trainings",
         f"{'before':13}{_state(sick)}",
     )
     if best is not sick:
@@ -200,6 +197,12 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
             f"{'command':13}{best.recipe.command}",
         )
     return best
+
+
+def _outcome(sick: Patient, best: Patient) -> str:
+    if best.is_healthy:
+        return "what is left lies in the data" if best.diagnosis.findings else "healthy"
+    return "no remedy helped" if best is sick else "better, not healthy"
 
 
 def _best_of(best: Patient, tried: Sequence[Patient]) -> Patient:
