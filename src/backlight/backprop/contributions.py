@@ -145,7 +145,7 @@ class LayerContributions:
     @cached_property
     def _squared_deltas(self) -> Tensor:
         """`Σ delta_b²` over the neurons, `[…, batch]`"""
-        return _norm(self.layer.delta, dim=-1).square()
+        return squared_norms(self.layer.delta)
 
     @cached_property
     def _squared_inputs(self) -> Tensor:
@@ -198,8 +198,8 @@ def _ratio_or_nan(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(whole > 0, part / whole, torch.nan)
 
 
-def _norm(tensor: Tensor, dim: int | tuple[int, int] = (-2, -1)) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(tensor, dim=dim)
+def _norm(tensor: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(tensor, dim=(-2, -1))
     return norm
 
 
