@@ -105,8 +105,6 @@ class SparseRows:
 
 
 Rows = Tensor | SparseRows
-FEW = 400
-"""Multiplications of one product, below which PyTorch does without a BLAS on the CPU and is slow to add up."""
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:
@@ -136,8 +134,6 @@ def affine(a: Rows, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> 
     if isinstance(a, Tensor):
         if a.ndim == 2:
             return functional.linear(a, weight, bias)
-        if len(a) > 1 and weight.shape[1] == 1 and weight.shape[2] * a.shape[1] < FEW and a.is_cpu:
-            return (a * weight).sum(dim=-1, keepdim=True).add_(bias)
         # Each neuron's rows together in memory: of few neurons and many rows it takes a third of the time.
         if out is None:
             return torch.baddbmm(bias.mT, weight, a.mT).mT

@@ -1,8 +1,8 @@
 """The metrics of `backlight.metrics`, of all members at once.
 
 Each function gives what torchmetrics gives for every member: `[members]` from probabilities
-`[members, rows]` of the positive class and labels `[members, rows]`, or for more than two classes from
-`[members, rows, classes]`.
+`[members, rows]` of the positive class and labels `[members, rows]`, booleans or numbers, or for more than two classes
+from `[members, rows, classes]`.
 """
 
 import torch
@@ -46,7 +46,7 @@ def every_metric(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def _predicted(probabilities: Tensor) -> Tensor:
-    return (probabilities > 0.5).long() if probabilities.ndim == 2 else probabilities.argmax(dim=2)
+    return probabilities > 0.5 if probabilities.ndim == 2 else probabilities.argmax(dim=2)
 
 
 def _counts(predicted: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor]:

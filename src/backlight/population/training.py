@@ -98,7 +98,7 @@ class _Task:
 
     def y_at(self, part: Part, places: Tensor, sharing: Tensor | None = None) -> Tensor:
         """As `at`, without x."""
-        return _selected(self.table[part][:, self.features :], places, sharing)
+        return _selected(self.table[part][:, self.features :].contiguous(), places, sharing)
 
     def targets(self, y: Tensor) -> Tensor:
         return y if self.smoothing is None else y * (1 - self.smoothing) + self.smoothing / 2
@@ -108,7 +108,9 @@ class _Task:
         members, rows, outputs = logits.shape
         loss = binary_cross_entropies(logits, self.targets(y), self.positive_weight)
         probability = probabilities(logits.reshape(-1, outputs)).reshape(members, rows, -1)
-        labels = labels_of(y.reshape(-1, outputs)).reshape(members, rows)
+        labels = (
+            y[..., 0].bool() if outputs == 1 else labels_of(y.reshape(-1, outputs)).reshape(members, rows)
+        )
         found = metrics(probability.squeeze(2) if outputs == 1 else probability, labels)
         return {"loss": loss, **found}
 
@@ -358,13 +360,14 @@ class Population:
             return
         on_cpu = state.of_members(positions)
         best = [kept[list(positions)].cpu() for kept in self._best]
+        shapes = {name: tensor.shape for name, tensor in self._members[0].model.state_dict().items()}
         for index, position in enumerate(positions):
             member = self._members[position]
             on_cpu.write(index, member)
-            weights = zip(member.model.state_dict().items(), best, strict=True)
+            weights = zip(shapes.items(), best, strict=True)
             # Copied: a checkpoint of a view would hold the weights of all members.
             member.best_weights = {
-                name: kept[index].reshape(old.shape).clone() for (name, old), kept in weights
+                name: kept[index].reshape(shape).clone() for (name, shape), kept in weights
             }
 
     def _test(self, positions: Sequence[int]) -> None:
