@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from growth import DIMENSIONS, TINY, USUAL, Point, growing, plot, point, slope
+from growth import DIMENSIONS, NOISE, TINY, USUAL, Point, growing, plot, point, slope
 from hydra import initialize_config_dir
 from planted import Case, examined, healthy_runs, planted, references, write_tables
 from quality import Score, fitted, is_there, trained, tuned, uses
@@ -196,7 +196,7 @@ def growth(repeats: int) -> None:
             *(f"{value:,}" for value in (dimension.values[0], dimension.values[-1])),
             f"{slope(dimension.values, [each.seconds for each in points]):.2f}",
             f"{dimension.time_exponent:g}",
-            f"{slope(dimension.values, growing(points, base)):.2f}",
+            f"{slope(dimension.values, growing(points, base), NOISE * base.peak):.2f}",
             f"{dimension.memory_exponent:g}",
         )
     plot(measurements, base, ROOT / "outputs/benchmark/growth.png")

@@ -17,6 +17,7 @@ USUAL = {"rows": 20_000, "width": 64, "depth": 2, "batch": 128, "classes": 2}
 FEATURES = 10
 TINY = {"rows": 1000, "width": 8, "depth": 1, "batch": 1, "classes": 2}
 SECONDS = 1.5  # of each measurement, about
+NOISE = 0.05  # of the program's own memory: by so much it differs from process to process
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,13 @@ def point(setting: dict[str, int]) -> Point:
         return Point(float(said.read()), cost.peak)
 
 
-def slope(values: list[int], costs: list[float]) -> float:
-    """On logarithmic axes, over the upper half of the range, where the terms that do not grow count least."""
-    half = len(values) // 2
-    return float(np.polyfit(np.log(values[half:]), np.log(costs[half:]), 1)[0])
+def slope(values: list[int], costs: list[float], noise: float = 0.0) -> float:
+    """On logarithmic axes, over the upper half of the range, where the terms that do not grow count least.
+
+    Of costs that rise, those below the noise are left out, but for the last two.
+    """
+    counted = max(2, sum(cost > noise for cost in costs[len(values) // 2 :]))
+    return float(np.polyfit(np.log(values[-counted:]), np.log(costs[-counted:]), 1)[0])
 
 
 def growing(points: list[Point], base: Point) -> list[float]:

@@ -48,6 +48,7 @@ def test_slopes_are_exponents(speed: ModuleType) -> None:
     assert slope(values, [3e-9 * value**2 for value in values]) == pytest.approx(2)
     points = [Point(1.0, 10**9 + 4 * value**2) for value in values]
     assert slope(values, growing(points, Point(1.0, 10**9))) == pytest.approx(2)
+    assert slope([10, 100, 1000, 10**4, 10**5], [1.0, 1.0, 1e6, 1e8, 1e9], noise=2e7) == pytest.approx(1)
 
 
 def test_the_ratio_is_the_median_of_those_within_repeats(speed: ModuleType) -> None:
