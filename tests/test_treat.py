@@ -104,6 +104,16 @@ def test_a_run_is_worth_what_its_best_checkpoint_is(train: Train, call: Call, tm
     assert last["val/loss"] > float(best["loss"]) + 0.01
 
 
+def test_an_outcome_of_wrong_labels_is_not_called_healthy(train: Train, call: Call) -> None:
+    train(
+        *QUICK, "data=moons", "data.n_samples=200", "data.label_noise=0.2", "optimizer.lr=0.001",
+        "trainer.max_epochs=20",
+    )  # fmt: skip
+    said = call("treat", "run=run", "folder=attempts").out
+    assert re.search("^outcome +what is left lies in the data, in ", said, re.MULTILINE)
+    assert re.search("^after +label noise, ", said, re.MULTILINE)
+
+
 def test_a_failed_run_is_treated(train: Train, call: Call) -> None:
     assert (
         call("train", "data=moons", "model.activation=relu", "optimizer.lr=1e38", "hydra.run.dir=run").code
