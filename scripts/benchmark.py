@@ -202,8 +202,7 @@ def growth(repeats: int) -> None:
     plot(measurements, base, ROOT / "outputs/benchmark/growth.png")
     report.show(table)
     report.note(
-        "The first of the layers has fewer inputs than the others: from 8 to 32 layers, weights grow with a slope of 1.07. "
-        "Of memory, what does not grow with the width, the batch or the classes keeps the slope below theory."
+        "The first of the layers has fewer inputs than the others: from 8 to 32 layers, weights grow with a slope of 1.07."
     )
 
 

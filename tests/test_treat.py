@@ -133,6 +133,14 @@ def test_what_is_no_run_is_refused(call: Call, tmp_path: Path, train: Train) -> 
     assert result.err.endswith("hydra.yaml: does not say which options the run was started with\n")
 
 
+def test_metrics_that_lack_a_column_do(call: Call, train: Train) -> None:
+    metrics = train(*QUICK, "data=moons", "optimizer.lr=1e-5").path / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace("val/accuracy", "val/other", 1))
+    result = call("treat", "run=run", "folder=attempts", "max_attempts=1")
+    assert result.code == 0, result.err
+    assert re.search(r"^before .* loss [\d.]+$", result.out, re.MULTILINE)
+
+
 def test_a_foreign_run_folder_runs_no_code(call: Call, train: Train, tmp_path: Path) -> None:
     run = train(*QUICK, "data=moons", "optimizer.lr=1e-6")
     overrides = run.path / ".hydra/overrides.yaml"

@@ -28,7 +28,8 @@ from backlight.sweep.launch import Sweep
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # remedies of one round: the likeliest come first
-LONGER, UNTIL_IT_RISES = 4, "callbacks=early_stopping"  # times as many epochs, for what is healthy
+LONGER = 4  # times as many epochs, for what is healthy
+UNTIL_IT_RISES = "callbacks=early_stopping"
 HELPS = 0.01  # by how much, relative, what is missing to perfect predictions must be less
 OF_THE_DATA = ("leakage", "label_noise")  # only other rows, or other labels, are a cure
 SEVERITY = {"fatal": 3, "serious": 2, "warning": 1}
@@ -113,13 +114,11 @@ class Patient:
         """Overrides that may help, those against the main finding first; for one that was cured, more epochs."""
         seen = self.diagnosis.seen
         if self.is_healthy:
-            is_new = self.changes and not any(change.startswith(UNTIL_IT_RISES) for change in self.changes)
-            return (
-                [f"{UNTIL_IT_RISES} trainer.max_epochs={LONGER * seen.settings.max_epochs}"] if is_new else []
-            )
-        anything = replace(
-            seen, settings=replace(seen.settings, switchable=True)
-        )  # a recipe can be said anew
+            if not self.changes or any(change.startswith(UNTIL_IT_RISES) for change in self.changes):
+                return []
+            return [f"{UNTIL_IT_RISES} trainer.max_epochs={LONGER * seen.settings.max_epochs}"]
+        # A recipe can be said anew.
+        anything = replace(seen, settings=replace(seen.settings, switchable=True))
         diagnosis = Diagnosis(self.ailments, anything)
         found = [remedy.overrides for finding in self.ailments for remedy in diagnosis.against(finding)]
         return list(dict.fromkeys(overrides for overrides in found if overrides))
@@ -263,8 +262,9 @@ def _trained(config: DictConfig) -> Any:
 def _state(patient: Patient) -> str:
     loss = "failed" if math.isinf(patient.loss) else f"loss {patient.loss:.4g}"
     told = [patient.verdict, loss]
-    if patient.holds_out:
-        told.append(f"accuracy {patient.diagnosis.seen.series['val/accuracy'][patient.epoch]:.4g}")
+    accuracies = patient.diagnosis.seen.series.get("val/accuracy")
+    if patient.holds_out and accuracies is not None:
+        told.append(f"accuracy {accuracies[patient.epoch]:.4g}")
     return ", ".join(told)
 
 

@@ -183,9 +183,8 @@ def squared_norms(a: Rows) -> Tensor:
         if a.stride(-1) == 1:  # no squares in memory
             norm: Tensor = torch.linalg.vector_norm(a, dim=-1)
             return norm.square()
-        product: Tensor = torch.linalg.vecdot(
-            a, a
-        )  # of rows that lie scattered a norm takes up to 70 times as long
+        # Of rows that lie scattered a norm takes up to 70 times as long.
+        product: Tensor = torch.linalg.vecdot(a, a)
         return product
     sums = a.values.new_zeros(len(a.starts) - 1).index_add_(0, a.row_of_entry, a.values.square())
     return sums.view(a.shape[:-1])
