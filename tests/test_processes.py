@@ -166,10 +166,14 @@ def test_an_interruption_ends_forked_processes_early(tmp_path: Path) -> None:
 
     def interrupt() -> None:
         if len(list(tmp_path.iterdir())) == 2:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        forked_map(work, range(4), 2, interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            forked_map(work, range(4), 2, interrupt)
+    finally:
+        assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}, "the other two were not begun"
 
 

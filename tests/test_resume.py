@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tests.conftest import Call, TrainedRun
 from tests.test_train import metrics_of, weights_of
@@ -126,6 +128,28 @@ def test_config_that_cannot_be_read(train: Train, call: Call, content: bytes) ->
         assert result.code == 2
         assert ".hydra/config.yaml" in result.err
         assert result.err.count("\n") == 1
+
+
+def test_ctrl_c_lets_what_is_being_written_end(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interruption amid TensorBoard's `put` leaves its queue locked, and closing it then waits for ever."""
+    write = EventFileWriter.add_event
+    written = []
+
+    def interrupt(writer: EventFileWriter, event: Event) -> None:
+        if event.step and not written:
+            os.kill(os.getpid(), signal.SIGINT)
+            written.append(event)
+        write(writer, event)
+
+    monkeypatch.setattr(EventFileWriter, "add_event", interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = call("train", "data=moons", "trainer.max_epochs=9", "hydra.run.dir=run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert written, "nothing came between the interruption and the write"
+    assert result.code == 130
+    assert "resume=run" in result.out
 
 
 @pytest.mark.slow

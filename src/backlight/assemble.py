@@ -23,6 +23,7 @@ from backlight.callbacks.decision_boundary import DecisionBoundary
 from backlight.callbacks.evaluation_plots import EvaluationPlots
 from backlight.callbacks.gradients import GradientMonitor
 from backlight.callbacks.group_metrics import GroupMetrics
+from backlight.callbacks.interrupt import InterruptBetweenBatches
 from backlight.callbacks.metrics_file import MetricsFile
 from backlight.callbacks.progress import ProgressReport
 from backlight.callbacks.stop_hopeless import StopHopeless
@@ -99,6 +100,7 @@ def _assemble(
         MetricsFile(folder.metrics),
         Checkpoints(folder),
         GroupMetrics(),
+        InterruptBetweenBatches(),
     ]
     logger = TensorBoardLogger(
         # Events after the checkpoint are of steps that will be done again: readers drop them.

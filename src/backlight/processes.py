@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from multiprocessing.synchronize import Event
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -41,6 +42,46 @@ def leave_memory_as_it_is() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # undeclared
 
 
+class HeldInterrupt:
+    """Ctrl-C, held back until `raise_if_any` is called; a second one interrupts at once.
+
+    Python raises `KeyboardInterrupt` after any instruction. In a queue's `put` that leaves the queue locked, or
+    unlocked twice, and who comes to it next, as TensorBoard's writer when it is closed, may wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._has_come = False
+
+    def hold(self) -> None:
+        """Begin, where Ctrl-C would interrupt this thread."""
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._take)
+
+    def release(self) -> None:
+        """Let Ctrl-C interrupt again.
+
+        Raises:
+            KeyboardInterrupt: it was pressed.
+        """
+        if signal.getsignal(signal.SIGINT) == self._take:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.raise_if_any()
+
+    def raise_if_any(self) -> None:
+        """Interrupt, where Ctrl-C was pressed.
+
+        Raises:
+            KeyboardInterrupt: it was pressed.
+        """
+        if self._has_come:
+            raise KeyboardInterrupt
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self._has_come = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def forked_map(
     function: Callable[[Item], Result],
     items: Sequence[Item],
@@ -70,6 +111,8 @@ def forked_map(
     results: list[Result | None] = [None] * len(items)
     fork = multiprocessing.get_context("fork")
     interrupted = fork.Event()
+    held = HeldInterrupt()
+    held.hold()
     with ProcessPoolExecutor(
         processes, fork, initializer=_begin, initargs=(threads // processes, os.getpid(), interrupted)
     ) as pool:
@@ -78,10 +121,13 @@ def forked_map(
         _inherited.clear()  # they were all forked at the first
         try:
             while wait(futures, SECONDS_BETWEEN_LOOKS).not_done:
+                held.raise_if_any()
                 meanwhile()
         except BaseException:
             interrupted.set()
             raise
+        finally:
+            held.release()
         for share, future in zip(shares, futures, strict=True):
             results[share] = future.result()
     return results  # type: ignore[return-value]  # the shares are all there is
