@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backlight.backprop.activations import Activation, steady_sigmoid
+from backlight.backprop.products import product
 from backlight.backprop.sparse import Rows, affine, outer
 
 
@@ -148,14 +149,12 @@ def deltas(
     for layer in range(len(weights) - 2, -1, -1):
         above, weight = contributions[-1], weights[layer + 1]
         # Below a single output it is a product of numbers, for which bmm takes far longer.
-        multiply = torch.mul if above.shape[-1] == 1 else torch.bmm
-        if spare is None:
-            error = multiply(weight.mT, above.mT).mT
-        elif multiply is torch.mul:
-            error = torch.mul(above, weight, out=spare[layer])
+        if above.shape[-1] > 1:
+            error = product(weight.mT, above.mT, out=None if spare is None else spare[layer].mT).mT
+        elif spare is None:
+            error = torch.mul(weight.mT, above.mT).mT
         else:
-            error = spare[layer]
-            torch.bmm(weight.mT, above.mT, out=error.mT)
+            error = torch.mul(above, weight, out=spare[layer])
         contributions.append(
             activation.backward_(error, passed.pre_activations[layer], passed.activations[layer])
         )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from backlight.backprop.products import linear, product
+
 
 @dataclass(frozen=True)
 class SparseRows:
@@ -133,11 +135,11 @@ def affine(a: Rows, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> 
     """
     if isinstance(a, Tensor):
         if a.ndim == 2:
-            return functional.linear(a, weight, bias)
+            return linear(a, weight, bias)
         # Each neuron's rows together in memory: of few neurons and many rows it takes a third of the time.
         if out is None:
-            return torch.baddbmm(bias.mT, weight, a.mT).mT
-        torch.baddbmm(bias.mT, weight, a.mT, out=out.mT)
+            return product(weight, a.mT, bias.mT).mT
+        product(weight, a.mT, bias.mT, out.mT)
         return out
     if a.passes is not None:
         return torch.stack(
@@ -160,7 +162,7 @@ def outer(delta: Tensor, a: Rows, out: Tensor | None = None) -> Tensor:
     Of many it may be given memory to write to, which sparse rows do not use.
     """
     if isinstance(a, Tensor):
-        return torch.bmm(delta.mT, a, out=out) if a.ndim == 3 else delta.mT @ a
+        return product(delta.mT, a, out=out) if a.ndim == 3 else delta.mT @ a
     if a.passes is not None:
         return torch.stack([outer(own, a[number]).mT for number, own in enumerate(delta)]).mT
     # Each feature that is there gathers the deltas of its rows: adding up entry by entry takes ten times as long.

@@ -14,6 +14,7 @@ from torch.nn import functional
 from backlight.backprop import equations
 from backlight.backprop.activations import Activation
 from backlight.backprop.equations import ForwardPass
+from backlight.backprop.products import linear
 
 
 class StackedNetwork(Protocol):
@@ -62,9 +63,8 @@ class ByEquations:
         """The forward half alone, in the very products of `SigmoidMLP`: rows of nearly one score keep their order."""
         *hidden, last = zip(parameters[::2], parameters[1::2], strict=True)
         for weight, bias in hidden:
-            x = self._activation.steady(torch.baddbmm(bias, x, weight.mT))
-        weight, bias = last
-        return torch.baddbmm(bias, x, weight.mT)
+            x = self._activation.steady(linear(x, weight, bias))
+        return linear(x, *last)
 
     def gradients(
         self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]

@@ -1,0 +1,77 @@
+"""Products of every size and layout against float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from backlight.backprop.products import WORTH_ONEDNN, linear, product
+from backlight.model import SigmoidMLP
+from backlight.population.networks import ByEquations
+
+SIZES = st.sampled_from([1, 2, 7, 33, 128, 300])
+
+
+def _close(found: Tensor, expected: Tensor, inner: int) -> bool:
+    """Of a sum of so many products of numbers about 1, in float32."""
+    return torch.allclose(found.double(), expected, rtol=1e-5, atol=2e-6 * inner)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 3), rows=SIZES, inner=SIZES, columns=SIZES, transposed=st.tuples(*[st.booleans()] * 3)
+)
+def test_products_of_many(
+    n: int, rows: int, inner: int, columns: int, transposed: tuple[bool, bool, bool]
+) -> None:
+    def drawn(first: int, second: int, is_transposed: bool) -> Tensor:
+        return torch.randn(n, second, first).mT if is_transposed else torch.randn(n, first, second)
+
+    left, right = drawn(rows, inner, transposed[0]), drawn(inner, columns, transposed[1])
+    added, out = torch.randn(n, rows, 1), drawn(rows, columns, transposed[2])
+    expected = left.double() @ right.double()
+    assert _close(product(left, right), expected, inner)
+    assert _close(product(left, right, added), expected + added, inner)
+    assert product(left, right, out=out) is out
+    assert _close(out, expected, inner)
+    assert product(left, right, added, out) is out
+    assert _close(out, expected + added, inner)
+    assert product(left.double(), right.double()).dtype == torch.float64
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 3), rows=SIZES, inner=SIZES, columns=SIZES)
+def test_linear_of_one_and_of_many(n: int, rows: int, inner: int, columns: int) -> None:
+    a, weight, bias = torch.randn(n, rows, inner), torch.randn(n, columns, inner), torch.randn(n, 1, columns)
+    many = linear(a, weight, bias)
+    assert _close(many, a.double() @ weight.double().mT + bias, inner)
+    if rows * inner * columns >= WORTH_ONEDNN:
+        for number in range(n):
+            assert torch.equal(many[number], linear(a[number], weight[number], bias[number, 0]))
+
+
+@pytest.mark.parametrize("hidden", [[300, 200], [3]])
+def test_a_large_network_by_the_equations_and_by_autograd(hidden: list[int]) -> None:
+    model = SigmoidMLP(150, hidden, 10, init="xavier", seed=1)
+    x, y = torch.randn(128, 150), torch.randint(0, 2, (128, 10)).float()
+    functional.binary_cross_entropy_with_logits(model(x), y).backward()
+    network, parameters = ByEquations(model.activation), list(model.parameters())
+    logits, gradients = network.gradients(
+        x[None], y[None], None, network.stack([[p.detach() for p in parameters]])
+    )
+    with torch.no_grad():
+        assert torch.allclose(logits[0], model(x), atol=1e-5)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        assert parameter.grad is not None
+        assert torch.allclose(gradient.view_as(parameter), parameter.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_a_large_product_among_others_is_that_alone() -> None:
+    left, right, added = torch.randn(3, 200, 100), torch.randn(3, 100, 64), torch.randn(3, 200, 1)
+    assert left[0].numel() * 64 >= WORTH_ONEDNN
+    many = product(left, right, added)
+    for number in range(3):
+        only = slice(number, number + 1)
+        assert torch.equal(many[only], product(left[only], right[only], added[only]))
