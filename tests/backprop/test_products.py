@@ -68,6 +68,14 @@ def test_a_large_network_by_the_equations_and_by_autograd(hidden: list[int]) -> 
         assert torch.allclose(gradient.view_as(parameter), parameter.grad, rtol=1e-4, atol=1e-7)
 
 
+def test_graphs_hold_what_everybody_has() -> None:
+    model, x = SigmoidMLP(150, [300], 10, seed=1).requires_grad_(False), torch.randn(128, 150)
+    with torch.no_grad():
+        for graph in (torch.jit.trace(model, x).inlined_graph, torch.export.export(model, (x,)).graph):
+            assert "linear" in str(graph)
+            assert "mkldnn" not in str(graph)
+
+
 def test_a_large_product_among_others_is_that_alone() -> None:
     left, right, added = torch.randn(3, 200, 100), torch.randn(3, 100, 64), torch.randn(3, 200, 1)
     assert left[0].numel() * 64 >= WORTH_ONEDNN

@@ -44,7 +44,9 @@ def linear(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _is_for_onednn(a: Tensor, weight: Tensor) -> bool:
     """Whether `a Wᵀ` is large enough for it, and nothing that oneDNN cannot do is asked for."""
     return (
-        not torch.compiler.is_compiling()  # an exported file keeps operations that everybody has
+        # A graph, exported or drawn, keeps operations that everybody has.
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # PyTorch documents it
         and a.shape[-2] * a.shape[-1] * weight.shape[-2] >= WORTH_ONEDNN
         and HAS_ONEDNN
         and a.is_cpu
