@@ -87,7 +87,8 @@ def test_refuses() -> None:
     ("name", "options", "neurons"),
     [
         ("sgd", {}, 7),
-        ("sgd", {}, 2001),  # of many it is fused
+        ("sgd", {}, 2001),
+        ("sgd", {"momentum": 0.9, "weight_decay": 0.01}, 7),
         ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}, 2001),
         ("adam", {}, 7),
         ("adamw", {}, 7),

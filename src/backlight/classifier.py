@@ -322,8 +322,8 @@ class Classifier(LightningModule):
         with_loss: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Fill `.grad`; returns the logits and, if asked for, the loss."""
-        places = (observer.place(len(y)) for observer in watching)
-        place = next((place for place in places if place is not None), None)
+        places = [observer.place(len(y)) for observer in watching]
+        place = next(filter(None, places), None)
         passed = self._propagation.backpropagate(
             x, self.loss.targets(y), self.loss.positive_weight, batch_size=batch_size, place=place
         )

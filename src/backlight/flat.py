@@ -1,17 +1,17 @@
 """All parameters as one vector, so that an optimizer makes its step in few operations."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
+from functools import partial
 from inspect import unwrap
+from operator import is_not
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
-
-from backlight.optimizers import WORTH_FUSING
 
 
 class FlatOptimizer:
@@ -28,6 +28,7 @@ class FlatOptimizer:
     """
 
     RULES = (SGD, Adam, AdamW, RMSprop)
+    OF_SGD = ("lr", "momentum", "dampening", "nesterov", "weight_decay", "maximize")
     LINE = 16
     """Numbers in a line of the CPU's cache: of whole lines PyTorch's fused SGD computes what its plain one does."""
 
@@ -40,11 +41,13 @@ class FlatOptimizer:
         self._vector = self._joined(self._parameters)
         self._vector.grad = torch.zeros_like(self._vector)
         self.gradients = self._views(self._vector.grad)
-        """Memory for the gradient of each parameter; one that lies elsewhere is copied there in each step."""
+        """Memory for the gradient of each parameter; one that lies elsewhere is copied there if need be."""
         for parameter, view in zip(self._parameters, self._views(self._vector), strict=True):
             parameter.data = view
         self._flat: Optimizer | None = None
+        self._only_subtracts = False
         self._make_step = unwrap(type(optimizer).step)
+        self._move: Callable[[], object] = self._by_its_rule
 
     @classmethod
     def takes(cls, optimizer: Optimizer, model: nn.Module) -> bool:
@@ -66,8 +69,17 @@ class FlatOptimizer:
 
         Autograd must be off.
         """
-        self.gathered()
-        self._make_step(self._flat)
+        gradients = [parameter.grad for parameter in self._parameters]
+        if any(map(is_not, gradients, self.gradients)):
+            if self._only_subtracts:
+                rate = self._optimizer.param_groups[0]["lr"]
+                # As torch.optim does; to copy large ones to the vector would take longer.
+                for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                    if gradient is not None:
+                        parameter.add_(gradient, alpha=-rate)
+                return
+            self.gathered()
+        self._move()
 
     def gathered(self) -> Tensor:
         """All gradients as one vector, which they are views of from now on."""
@@ -90,11 +102,12 @@ class FlatOptimizer:
         if self._vector.device.type == "cpu":
             # What it would come to by itself, after a look at all parameters in each step.
             group["foreach"] = bool(group["foreach"])
-            if isinstance(self._optimizer, SGD) and len(self._vector) >= WORTH_FUSING:
-                group["fused"] = not group["foreach"]
         if self._for_graphs and "capturable" in group:
             group["capturable"] = True
         self._flat.param_groups = [group]
+        changes = ("momentum", "weight_decay", "maximize")
+        self._only_subtracts = isinstance(self._optimizer, SGD) and not any(group[name] for name in changes)
+        self._move = self._fused_sgd() or self._by_its_rule
 
     def __exit__(self, *_: object) -> None:
         assert self._flat is not None
@@ -106,6 +119,27 @@ class FlatOptimizer:
                 name: views[name][number] if name in views else deepcopy(value)
                 for name, value in state.items()
             }
+
+    def _by_its_rule(self) -> None:
+        self._make_step(self._flat)
+        self._move = self._fused_sgd() or self._by_its_rule
+
+    def _fused_sgd(self) -> Callable[[], object] | None:
+        """SGD on the CPU as one operation, once it has its momentum; PyTorch's own takes twice as long to call it."""
+        assert self._flat is not None
+        group, momentum = self._flat.param_groups[0], self._flat.state[self._vector].get("momentum_buffer")
+        if type(self._optimizer) is not SGD or self._vector.device.type != "cpu":
+            return None
+        if group["momentum"] and momentum is None:
+            return None
+        return partial(
+            torch._fused_sgd_,
+            [self._vector],
+            [self._vector.grad],
+            [] if momentum is None else [momentum],
+            **{name: group[name] for name in self.OF_SGD},
+            is_first_step=False,
+        )
 
     def _views(self, vector: Tensor) -> list[Tensor]:
         *parts, _ = vector.split(self._sizes)

@@ -30,14 +30,13 @@ def test_products_of_many(
         return torch.randn(n, second, first).mT if is_transposed else torch.randn(n, first, second)
 
     left, right = drawn(rows, inner, transposed[0]), drawn(inner, columns, transposed[1])
-    added, out = torch.randn(n, rows, 1), drawn(rows, columns, transposed[2])
+    added, spare = torch.randn(n, rows, 1), drawn(rows, columns, transposed[2])
     expected = left.double() @ right.double()
     assert _close(product(left, right), expected, inner)
     assert _close(product(left, right, added), expected + added, inner)
-    assert product(left, right, out=out) is out
-    assert _close(out, expected, inner)
-    assert product(left, right, added, out) is out
-    assert _close(out, expected + added, inner)
+    assert _close(product(left, right, spare=spare), expected, inner)
+    assert product(left, right, added, spare) is spare
+    assert _close(spare, expected + added, inner)
     assert product(left.double(), right.double()).dtype == torch.float64
 
 
@@ -52,20 +51,28 @@ def test_linear_of_one_and_of_many(n: int, rows: int, inner: int, columns: int) 
             assert torch.equal(many[number], linear(a[number], weight[number], bias[number, 0]))
 
 
-@pytest.mark.parametrize("hidden", [[300, 200], [3]])
-def test_a_large_network_by_the_equations_and_by_autograd(hidden: list[int]) -> None:
-    model = SigmoidMLP(150, hidden, 10, init="xavier", seed=1)
-    x, y = torch.randn(128, 150), torch.randint(0, 2, (128, 10)).float()
-    functional.binary_cross_entropy_with_logits(model(x), y).backward()
-    network, parameters = ByEquations(model.activation), list(model.parameters())
-    logits, gradients = network.gradients(
-        x[None], y[None], None, network.stack([[p.detach() for p in parameters]])
-    )
-    with torch.no_grad():
-        assert torch.allclose(logits[0], model(x), atol=1e-5)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        assert parameter.grad is not None
-        assert torch.allclose(gradient.view_as(parameter), parameter.grad, rtol=1e-4, atol=1e-7)
+@pytest.mark.parametrize("outputs", [10, 1])
+@pytest.mark.parametrize("hidden", [[300, 200], [300, 300], [3]])
+def test_a_large_network_by_the_equations_and_by_autograd(hidden: list[int], outputs: int) -> None:
+    """Alone, and the same among others and in memory that was used before."""
+    models = [SigmoidMLP(150, hidden, outputs, init="xavier", seed=seed) for seed in range(2)]
+    x, y = torch.randn(2, 128, 150), torch.randint(0, 2, (2, 128, outputs)).float()
+    among = ByEquations(models[0].activation)
+    together = among.stack([[p.detach() for p in model.parameters()] for model in models])
+    for number, model in enumerate(models):
+        functional.binary_cross_entropy_with_logits(model(x[number]), y[number]).backward()
+        alone, only = ByEquations(model.activation), slice(number, number + 1)
+        own = [tensor[only] for tensor in together]
+        for _ in range(2):
+            logits, gradients = alone.gradients(x[only], y[only], None, own)
+            all_logits, all_gradients = among.gradients(x, y, None, together)
+            assert torch.equal(all_logits[only], logits)
+            with torch.no_grad():
+                assert torch.allclose(logits[0], model(x[number]), atol=1e-5)
+            for p, gradient, of_all in zip(model.parameters(), gradients, all_gradients, strict=True):
+                torch.testing.assert_close(of_all[only], gradient, rtol=1e-5, atol=1e-8)
+                assert p.grad is not None
+                assert torch.allclose(gradient.view_as(p), p.grad, rtol=1e-4, atol=1e-7)
 
 
 def test_graphs_hold_what_everybody_has() -> None:

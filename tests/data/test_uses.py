@@ -225,10 +225,11 @@ def test_many_texts_train_in_little_memory(tmp_path: Path) -> None:
     lines = [" ".join(random.choice(words, 30)) for _ in range(20_000)]
     labels = np.array(["a", "b"])[np.arange(20_000) % 2]
     pd.DataFrame({"text": lines, "label": labels}).to_csv(tmp_path / "texts.csv", index=False)
+    # Its own peak: `ru_maxrss` begins with that of the process which started it.
     program = (
-        "import resource, sys; from backlight.command import train\n"
+        "from pathlib import Path; from backlight.command import train\n"
         "try: train()\n"
-        "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "finally: print('peak', Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
     options = [
         "data=text", "data.path=texts.csv", "data.min_documents=1", "model.hidden=[16]", "optimizer=adam",
@@ -240,4 +241,4 @@ def test_many_texts_train_in_little_memory(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     network = TrainedNetwork.load(tmp_path / "run" / "checkpoints" / "best.ckpt")
     assert network.model.architecture["num_features"] == 200_000
-    assert int(done.stdout.rsplit("peak", 1)[1]) < 2e9
+    assert int(done.stdout.rsplit("peak", 1)[1]) < 2e6  # kB

@@ -117,7 +117,8 @@ def forward(
 ) -> ForwardPass:
     """`z_l = a_{l−1} W_lᵀ + b_l`, `a_l = σ(z_l)`; the last layer stays a logit.
 
-    `spare` is a pass of the same shapes that nobody needs any more: its memory is written to, but for the logits.
+    `spare` is a pass of the same shapes that nobody needs any more: its memory is written to, but for the logits
+    and where a large product has its own.
     """
     pre_activations: list[Tensor] = []
     activations: list[Tensor] = []
@@ -143,18 +144,24 @@ def deltas(
     """BP2: `delta_l = (delta_{l+1} W_{l+1}) ⊙ σ'(z_l)`, from the output delta back to the first layer.
 
     Returns one `[members, batch, neurons]` per layer, first layer first: the error contribution of
-    every neuron for every row. They take the memory of `spare`, such deltas that nobody needs any more.
+    every neuron for every row. They take the memory of `spare`, such deltas that nobody needs any more, where no
+    large product has its own.
     """
     contributions = [delta]
     for layer in range(len(weights) - 2, -1, -1):
         above, weight = contributions[-1], weights[layer + 1]
+        room = None if spare is None else spare[layer]
+        is_by_row = passed.pre_activations[layer].is_contiguous()  # the error is to lie in memory as z does
         # Below a single output it is a product of numbers, for which bmm takes far longer.
         if above.shape[-1] > 1:
-            error = product(weight.mT, above.mT, out=None if spare is None else spare[layer].mT).mT
-        elif spare is None:
-            error = torch.mul(weight.mT, above.mT).mT
+            if is_by_row:
+                error = product(above, weight, spare=room)
+            else:
+                error = product(weight.mT, above.mT, spare=None if room is None else room.mT).mT
+        elif is_by_row or room is not None:
+            error = torch.mul(above, weight, out=room)
         else:
-            error = torch.mul(above, weight, out=spare[layer])
+            error = torch.mul(weight.mT, above.mT).mT
         contributions.append(
             activation.backward_(error, passed.pre_activations[layer], passed.activations[layer])
         )
@@ -169,7 +176,7 @@ def gradients(
     """BP3 and BP4: `∂L/∂b_l = Σ_batch delta_l`, `∂L/∂W_l = delta_lᵀ a_{l−1}`.
 
     Returns `(weight gradient [members, out, in], bias gradient [members, 1, out])` per layer, in the memory of
-    `spare`, such gradients that nobody needs any more.
+    `spare`, such gradients that nobody needs any more, where no large product has its own.
     """
     return [
         (outer(delta, fed, weight), torch.sum(delta, dim=-2, keepdim=True, out=bias))

@@ -13,21 +13,19 @@ WORTH_ONEDNN = 2**20
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def product(left: Tensor, right: Tensor, added: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
     """`left right`, plus `added`, of many: `[n, rows, inner]`, `[n, inner, columns]` and `[n, rows, 1]`.
 
-    It may be given memory to write to.
+    It may be given memory to write to, which a large product without `added` does not use.
     """
     # The first question is cheap, and answers for small networks.
     if left.numel() * right.shape[-1] < WORTH_ONEDNN or not _is_for_onednn(left, right.mT):
         if added is None:
-            return torch.bmm(left, right, out=out)
-        return torch.baddbmm(added, left, right, out=out)
+            return torch.bmm(left, right, out=spare)
+        return torch.baddbmm(added, left, right, out=spare)
     each = [_by_onednn(own, of_right) for own, of_right in zip(left, right.mT, strict=True)]
     result = each[0][None] if len(each) == 1 else torch.stack(each)
-    if added is not None:
-        return torch.add(result, added, out=result if out is None else out)
-    return result if out is None else out.copy_(result)
+    return result if added is None else torch.add(result, added, out=result if spare is None else spare)
 
 
 def linear(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -39,6 +37,11 @@ def linear(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if not _is_for_onednn(a, weight):
         return torch.baddbmm(bias, a, weight.mT)
     return torch.stack([_by_onednn(*own) for own in zip(a, weight, bias[:, 0], strict=True)])
+
+
+def is_of_wide_layer(a: Tensor, weight: Tensor) -> bool:
+    """Whether `a Wᵀ` should lie row by row, for which oneDNN turns the deltas, and not neuron by neuron: the weights."""
+    return 2 * a.shape[-2] <= weight.shape[-2] and _is_for_onednn(a, weight)
 
 
 def _is_for_onednn(a: Tensor, weight: Tensor) -> bool:

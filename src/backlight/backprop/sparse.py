@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from backlight.backprop.products import linear, product
+from backlight.backprop.products import is_of_wide_layer, linear, product
 
 
 @dataclass(frozen=True)
@@ -128,19 +128,19 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def affine(a: Rows, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> Tensor:
+def affine(a: Rows, weight: Tensor, bias: Tensor, spare: Tensor | None = None) -> Tensor:
     """`a Wᵀ + b` of `a [batch, in]`, `W [out, in]`, `b [out]`; or of many, `[n, …]` each and `b [n, 1, out]`.
 
-    Of many it may be given memory to write to, which sparse rows do not use.
+    Of many it may be given memory to write to, which sparse rows and wide layers do not use.
     """
     if isinstance(a, Tensor):
-        if a.ndim == 2:
+        if a.ndim == 2 or is_of_wide_layer(a, weight):
             return linear(a, weight, bias)
         # Each neuron's rows together in memory: of few neurons and many rows it takes a third of the time.
-        if out is None:
+        if spare is None:
             return product(weight, a.mT, bias.mT).mT
-        product(weight, a.mT, bias.mT, out.mT)
-        return out
+        product(weight, a.mT, bias.mT, spare.mT)
+        return spare
     if a.passes is not None:
         return torch.stack(
             [affine(a[number], each, b[0]) for number, (each, b) in enumerate(zip(weight, bias, strict=True))]
@@ -156,13 +156,13 @@ def affine(a: Rows, weight: Tensor, bias: Tensor, out: Tensor | None = None) -> 
     return gathered + bias
 
 
-def outer(delta: Tensor, a: Rows, out: Tensor | None = None) -> Tensor:
+def outer(delta: Tensor, a: Rows, spare: Tensor | None = None) -> Tensor:
     """`deltaᵀ a [out, in]` of `delta [batch, out]` and `a [batch, in]`; or of many, `[n, …]` each.
 
-    Of many it may be given memory to write to, which sparse rows do not use.
+    Of many it may be given memory to write to, which sparse rows and large products do not use.
     """
     if isinstance(a, Tensor):
-        return product(delta.mT, a, out=out) if a.ndim == 3 else delta.mT @ a
+        return product(delta.mT, a, spare=spare) if a.ndim == 3 else delta.mT @ a
     if a.passes is not None:
         return torch.stack([outer(own, a[number]).mT for number, own in enumerate(delta)]).mT
     # Each feature that is there gathers the deltas of its rows: adding up entry by entry takes ten times as long.
