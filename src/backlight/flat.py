@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from functools import partial
 from inspect import unwrap
-from operator import is_not
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+
+Tensors = Sequence[Tensor]
 
 
 class FlatOptimizer:
@@ -45,9 +47,17 @@ class FlatOptimizer:
         for parameter, view in zip(self._parameters, self._views(self._vector), strict=True):
             parameter.data = view
         self._flat: Optimizer | None = None
-        self._only_subtracts = False
         self._make_step = unwrap(type(optimizer).step)
-        self._move: Callable[[], object] = self._by_its_rule
+        self._fused_sgd: Callable[[Tensors, Tensors, Tensors], object] | None = None
+        """SGD's step with values, their gradients and their momentum, if they are ready for it."""
+        self._parts: dict[tuple[int, ...], tuple[Tensors, Tensors, Tensors]] = {}
+        """These three, cut so that every second part is one of the parameters of these numbers."""
+        starts = accumulate(self._sizes[:-1], initial=0)
+        self._may_lie_apart = {
+            number
+            for number, (start, size) in enumerate(zip(starts, self._sizes, strict=True))
+            if start % self.LINE == size % self.LINE == 0
+        }
 
     @classmethod
     def takes(cls, optimizer: Optimizer, model: nn.Module) -> bool:
@@ -69,17 +79,26 @@ class FlatOptimizer:
 
         Autograd must be off.
         """
-        gradients = [parameter.grad for parameter in self._parameters]
-        if any(map(is_not, gradients, self.gradients)):
-            if self._only_subtracts:
-                rate = self._optimizer.param_groups[0]["lr"]
-                # As torch.optim does; to copy large ones to the vector would take longer.
-                for parameter, gradient in zip(self._parameters, gradients, strict=True):
-                    if gradient is not None:
-                        parameter.add_(gradient, alpha=-rate)
-                return
+        given = {
+            number: parameter.grad
+            for number, (parameter, memory) in enumerate(zip(self._parameters, self.gradients, strict=True))
+            if parameter.grad is not memory and parameter.grad is not None
+        }
+        if given and not (self._fused_sgd and self._may_lie_apart.issuperset(given)):
             self.gathered()
-        self._move()
+            given = {}
+        if self._fused_sgd is None:
+            self._make_step(self._flat)
+            self._prepare_fused_sgd()
+            return
+        apart = tuple(given)
+        if apart not in self._parts:
+            self._parts[apart] = self._cut(apart)
+        values, gradients, momenta = self._parts[apart]
+        if given:  # to copy large ones to the vector would take longer
+            gradients = list(gradients)
+            gradients[1::2] = [gradient.view(-1) for gradient in given.values()]
+        self._fused_sgd(values, gradients, momenta)
 
     def gathered(self) -> Tensor:
         """All gradients as one vector, which they are views of from now on."""
@@ -105,9 +124,7 @@ class FlatOptimizer:
         if self._for_graphs and "capturable" in group:
             group["capturable"] = True
         self._flat.param_groups = [group]
-        changes = ("momentum", "weight_decay", "maximize")
-        self._only_subtracts = isinstance(self._optimizer, SGD) and not any(group[name] for name in changes)
-        self._move = self._fused_sgd() or self._by_its_rule
+        self._prepare_fused_sgd()
 
     def __exit__(self, *_: object) -> None:
         assert self._flat is not None
@@ -120,25 +137,30 @@ class FlatOptimizer:
                 for name, value in state.items()
             }
 
-    def _by_its_rule(self) -> None:
-        self._make_step(self._flat)
-        self._move = self._fused_sgd() or self._by_its_rule
-
-    def _fused_sgd(self) -> Callable[[], object] | None:
-        """SGD on the CPU as one operation, once it has its momentum; PyTorch's own takes twice as long to call it."""
+    def _prepare_fused_sgd(self) -> None:
+        """Make it of SGD on the CPU that has its momentum; PyTorch's own call of it takes as long again."""
         assert self._flat is not None
-        group, momentum = self._flat.param_groups[0], self._flat.state[self._vector].get("momentum_buffer")
+        self._fused_sgd, self._parts = None, {}
+        group = self._flat.param_groups[0]
         if type(self._optimizer) is not SGD or self._vector.device.type != "cpu":
-            return None
-        if group["momentum"] and momentum is None:
-            return None
-        return partial(
-            torch._fused_sgd_,
-            [self._vector],
-            [self._vector.grad],
-            [] if momentum is None else [momentum],
-            **{name: group[name] for name in self.OF_SGD},
-            is_first_step=False,
+            return
+        if not group["momentum"] or "momentum_buffer" in self._flat.state[self._vector]:
+            options = {name: group[name] for name in self.OF_SGD}
+            self._fused_sgd = partial(torch._fused_sgd_, **options, is_first_step=False)
+
+    def _cut(self, apart: Sequence[int]) -> tuple[Tensors, Tensors, Tensors]:
+        sizes = [0]
+        for number, size in enumerate(self._sizes):
+            if number in apart:
+                sizes += [size, 0]
+            else:
+                sizes[-1] += size
+        assert self._flat is not None and self._vector.grad is not None
+        momentum = self._flat.state[self._vector].get("momentum_buffer")
+        return (
+            self._vector.split(sizes),
+            self._vector.grad.split(sizes),
+            [] if momentum is None else momentum.split(sizes),
         )
 
     def _views(self, vector: Tensor) -> list[Tensor]:

@@ -23,8 +23,7 @@ def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Ten
         if added is None:
             return torch.bmm(left, right, out=spare)
         return torch.baddbmm(added, left, right, out=spare)
-    each = [_by_onednn(own, of_right) for own, of_right in zip(left, right.mT, strict=True)]
-    result = each[0][None] if len(each) == 1 else torch.stack(each)
+    result = _stacked([_by_onednn(own, of_right) for own, of_right in zip(left, right.mT, strict=True)])
     return result if added is None else torch.add(result, added, out=result if spare is None else spare)
 
 
@@ -36,7 +35,7 @@ def linear(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         )
     if not _is_for_onednn(a, weight):
         return torch.baddbmm(bias, a, weight.mT)
-    return torch.stack([_by_onednn(*own) for own in zip(a, weight, bias[:, 0], strict=True)])
+    return _stacked([_by_onednn(*own) for own in zip(a, weight, bias[:, 0], strict=True)])
 
 
 def is_of_wide_layer(a: Tensor, weight: Tensor) -> bool:
@@ -61,3 +60,7 @@ def _is_for_onednn(a: Tensor, weight: Tensor) -> bool:
 def _by_onednn(a: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     result: Tensor = torch.ops.mkldnn._linear_pointwise(a, weight, bias, "none", [], "")
     return result
+
+
+def _stacked(results: list[Tensor]) -> Tensor:
+    return results[0][None] if len(results) == 1 else torch.stack(results)
