@@ -138,7 +138,7 @@ def _draw(axes: "Axes", moment: Moment, norm: "LogNorm", right: float, down: flo
         axes.add_collection(
             LineCollection(
                 list(ends.reshape(-1, 2, 2)),
-                colors=list(np.concatenate([colours, 0.1 + 0.8 * strength[:, None]], axis=1)),
+                colors=np.concatenate([colours, 0.1 + 0.8 * strength[:, None]], axis=1),
                 linewidths=list(0.3 + 1.7 * strength),
                 zorder=1,
             ),
