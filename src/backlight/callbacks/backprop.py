@@ -265,7 +265,9 @@ class BackpropMonitor(StepObserver, Callback):
         )
         if figure is not None:
             picture = io.BytesIO()
-            figure.savefig(picture, format="png", pil_kwargs={"compress_type": 3})  # zlib's fastest but for none
+            figure.savefig(
+                picture, format="png", pil_kwargs={"compress_type": 3}
+            )  # zlib's fastest but for none
             write_whole(folder_of(trainer).backprop_picture, picture.getvalue())
 
     def _draw_heat_map(self) -> None:
