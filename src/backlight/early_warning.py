@@ -40,8 +40,7 @@ class EarlyWarning(Callback):
         self._warned: set[str] = set()
         self.first_seen: dict[str, int] = {}
         """The optimizer step at which each symptom was first found."""
-        self._seconds = 0.0
-        self._started = 0.0
+        self._seconds = self._longest = self._started = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
@@ -51,7 +50,9 @@ class EarlyWarning(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert trainer.max_epochs is not None
         quarters = {math.ceil(trainer.max_epochs * quarter / LOOKS) for quarter in range(1, LOOKS)}
-        is_affordable = self._seconds <= max(UNNOTICED, MOST_TIME * (time.monotonic() - self._started))
+        # With one more look that takes as long as the longest.
+        seconds = self._seconds + self._longest
+        is_affordable = seconds <= max(UNNOTICED, MOST_TIME * (time.monotonic() - self._started))
         if is_affordable and trainer.current_epoch + 1 in quarters - {trainer.max_epochs}:
             self._look(trainer, pl_module)
 
@@ -62,12 +63,20 @@ class EarlyWarning(Callback):
         model = copy.deepcopy(pl_module.model).cpu()
         if not isinstance(model, SigmoidMLP):
             return
-        evidence = Evidence(self._folder.read_overrides(), read_series(self._folder.metrics), model)
+        overrides, series = self._folder.read_overrides(), read_series(self._folder.metrics)
+        is_untrained = trainer.global_step == 0
+        evidence = Evidence(
+            overrides,
+            series,
+            None if is_untrained else model,
+            started=list(model.parameters()) if is_untrained else None,
+        )
         data = data_of(trainer)
         measure_rows([data])  # once, and for the verdict too
         started = time.monotonic()
         diagnosis = Diagnosis.of(self._config, evidence, data)
-        self._seconds += time.monotonic() - started
+        took = time.monotonic() - started
+        self._seconds, self._longest = self._seconds + took, max(self._longest, took)
         for finding in diagnosis.findings:
             self.first_seen.setdefault(finding.symptom, min(finding.step, trainer.global_step))
             is_certain = finding.severity == "fatal" or finding.symptom in OF_THE_DATA

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -97,21 +98,26 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
     ]
     weights = sum(parameter.numel() for parameter in began[0])
     x, y, positive_weight = _rows(runs, min(MOST_ROWS, max(FEWEST_ROWS, WORTH_ALL_ROWS // weights)))
-    came_to = [
-        own if evidence.ended is None else list(evidence.ended.parameters())
-        for (_, evidence, _), own in zip(runs, began, strict=True)
-    ]
     activation = ACTIVATIONS[config["model"]["activation"]]
-    start, end = (Networks.of(parameters, activation) for parameters in (began, came_to))
-    before, after = (networks.trace(x, y, positive_weight) for networks in (start, end))
+    start = end = Networks.of(began, activation)
+    before = after = start.trace(x, y, positive_weight)
+    at_start = at_end = layer_states(start, before)
+    if any(evidence.ended is not None for _, evidence, _ in runs):
+        came_to = [
+            own if evidence.ended is None else list(evidence.ended.parameters())
+            for (_, evidence, _), own in zip(runs, began, strict=True)
+        ]
+        end = Networks.of(came_to, activation)
+        after = end.trace(x, y, positive_weight)
+        at_end = layer_states(end, after)
+    longer_steps = cache(partial(best_steps, end, after, x, y, positive_weight, rates))
     measured = zip(
         runs,
         constant_loss(y, positive_weight).tolist(),
         perfect_loss(y, positive_weight).tolist(),
         before.loss.tolist(),
-        layer_states(start, before),
-        layer_states(end, after),
-        best_steps(end, after, x, y, positive_weight, rates),
+        at_start,
+        at_end,
         batch_signal(after, data.rows_per_step).tolist(),
         output_signal(after).tolist(),
         strict=True,
@@ -126,8 +132,7 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
             start_loss,
             first,
             last,
-            longer_step,
-            gain,
+            lambda number=number: longer_steps()[number],  # type: ignore[misc]  # it takes none
             of_batch,
             of_output,
             _data_state(data),
@@ -143,7 +148,6 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
             start_loss,
             first,
             last,
-            (longer_step, gain),
             of_batch,
             of_output,
         ) in enumerate(measured)

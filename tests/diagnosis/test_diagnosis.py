@@ -471,7 +471,7 @@ def observed(*losses: float) -> Observations:
     settings = Settings("sgd", True, set(), 0.1, "sigmoid", [5], len(losses), 32, True)
     data = DataState(np.array([0.5, 0.5]), ["a"], np.zeros(1), np.ones(1), rows={"train": 320})
     series = {"train/loss": np.array(losses)}
-    return Observations(settings, series, 10, 1.0, 0.0, 1.0, [], [], 0.0, 0.0, 1.0, 1.0, data)
+    return Observations(settings, series, 10, 1.0, 0.0, 1.0, [], [], lambda: (0.0, 0.0), 1.0, 1.0, data)
 
 
 def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
@@ -497,5 +497,5 @@ def test_a_rate_is_too_low_where_nothing_tells_classes_apart_yet(
     last: float, gain: float, is_found: bool
 ) -> None:
     falls = observed(*np.linspace(last + 0.04, last, 5).tolist())
-    seen = replace(falls, longer_step=1000.0, longer_step_gain=gain, output_signal=1e-4)
+    seen = replace(falls, measure_longer_step=lambda: (1000.0, gain), output_signal=1e-4)
     assert (SYMPTOMS["learning_rate_too_low"](seen) is not None) == is_found

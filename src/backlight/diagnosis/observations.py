@@ -1,5 +1,6 @@
 """What a run measured, as plain arrays: all that a symptom may look at."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -103,8 +104,8 @@ class Observations:
         start_loss: before the first step.
         start: every layer before the first step, first layer first.
         end: every layer after the last epoch that left a checkpoint.
-        longer_step: of how many learning rates a good step along the last gradient is, 0 if none helps.
-        longer_step_gain: by how much that step would lower the loss.
+        measure_longer_step: of how many learning rates a good step along the last gradient is, 0 if none helps, and by
+            how much it would lower the loss. It takes as long as all else; of a healthy run nobody asks.
         batch_signal: of the last gradient, its squared norm over the variance that a batch's estimate of it has.
         output_signal: the same of the output weights and all rows, once the mean error is taken out of the errors.
         data: the rows.
@@ -120,13 +121,22 @@ class Observations:
     start_loss: float
     start: list[LayerState]
     end: list[LayerState]
-    longer_step: float
-    longer_step_gain: float
+    measure_longer_step: Callable[[], tuple[float, float]]
     batch_signal: float
     output_signal: float
     data: DataState
     error: str | None = None
     first_non_finite: tuple[str, str] | None = None
+
+    @property
+    def longer_step(self) -> float:
+        """See `measure_longer_step`."""
+        return self.measure_longer_step()[0]
+
+    @property
+    def longer_step_gain(self) -> float:
+        """See `measure_longer_step`."""
+        return self.measure_longer_step()[1]
 
     def loss(self, part: Literal["train", "val"]) -> Floats:
         """`[epochs]`; empty where the part has no rows."""
