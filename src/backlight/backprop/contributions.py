@@ -131,7 +131,7 @@ class LayerContributions:
         NaN where no update is given.
         """
         if self.update is None:
-            return torch.full_like(self.rms_delta, torch.nan)
+            return torch.full_like(self.layer.delta[..., 0, 0], torch.nan)
         return _norm(self.update) / _norm(self.layer.weight)
 
     @property
