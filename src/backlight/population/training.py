@@ -84,21 +84,24 @@ class _Task:
             positive_weight=None if weight is None else weight[members],
         )
 
-    def take(self, part: Part, index: Tensor) -> tuple[Tensor, Tensor]:
-        """X and y `[members, rows, ·]` of row numbers `[members, rows]`."""
-        return self.at(part, index + self.data_set * self.rows[part])
+    def take(self, part: Part, rows: slice) -> tuple[Tensor, Tensor]:
+        """X and y `[members, rows, ·]` of these rows."""
+        of_sets = self.table[part].unflatten(0, (-1, self.rows[part]))[:, rows]
+        return self._parted(_shared(of_sets, self.data_set[:, 0]))
 
     def at(self, part: Part, places: Tensor, sharing: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """X and y `[members, rows, ·]` of places in the table, `[members, rows]`.
 
         Where members share rows, places are given `[groups, rows]`, and the group of each member `[members]`.
         """
-        rows = _selected(self.table[part], places, sharing)
-        return rows[..., : self.features], rows[..., self.features :]
+        return self._parted(_selected(self.table[part], places, sharing))
 
     def y_at(self, part: Part, places: Tensor, sharing: Tensor | None = None) -> Tensor:
         """As `at`, without x."""
         return _selected(self.table[part][:, self.features :].contiguous(), places, sharing)
+
+    def _parted(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return rows[..., : self.features], rows[..., self.features :]
 
     def targets(self, y: Tensor) -> Tensor:
         return y if self.smoothing is None else y * (1 - self.smoothing) + self.smoothing / 2
@@ -118,7 +121,14 @@ class _Task:
 def _selected(table: Tensor, places: Tensor, sharing: Tensor | None) -> Tensor:
     # `[…]` takes five times as long.
     rows: Tensor = table.index_select(0, places.flatten()).unflatten(0, places.shape)
-    return rows if sharing is None else rows.index_select(0, sharing)
+    return rows if sharing is None else _shared(rows, sharing)
+
+
+def _shared(of_groups: Tensor, group: Tensor) -> Tensor:
+    """Of each member, what its group has; where there is but one it is not copied."""
+    if len(of_groups) == 1:
+        return of_groups.expand(len(group), *of_groups.shape[1:])
+    return of_groups.index_select(0, group)
 
 
 def _rows_of(data: ClassificationData, part: Part) -> Tensor:
@@ -222,8 +232,7 @@ class Population:
     def _tell_the_start(self, newcomers: Sequence[Member], parameters: Sequence[Tensor]) -> None:
         """Give those that stop when hopeless their loss before the first step."""
         task = _Task.of(newcomers, self._device)
-        index = torch.arange(min(task.rows["train"], EVALUATION_ROWS), device=self._device)
-        x, y = task.take("train", index.expand(len(newcomers), -1))
+        x, y = task.take("train", slice(EVALUATION_ROWS))
         losses = task.metrics(self._network.logits(x, parameters), y, lambda *_: {})["loss"].tolist()
         for member, loss in zip(newcomers, losses, strict=True):
             if member.stop_hopeless is not None:
@@ -305,12 +314,11 @@ class Population:
         task = task or self._task
         if part not in task.rows:
             return {}
-        index = torch.arange(task.rows[part], device=self._device).expand(len(parameters[0]), -1)
         logits = [
-            self._network.logits(task.take(part, some)[0], parameters)
-            for some in index.split(EVALUATION_ROWS, dim=1)
+            self._network.logits(task.take(part, slice(start, start + EVALUATION_ROWS))[0], parameters)
+            for start in range(0, task.rows[part], EVALUATION_ROWS)
         ]
-        return task.metrics(torch.cat(logits, dim=1), task.take(part, index)[1], every_metric)
+        return task.metrics(torch.cat(logits, dim=1), task.take(part, slice(None))[1], every_metric)
 
     def _record(
         self, rates: Sequence[float], trained: dict[str, Tensor], held_out: dict[str, Tensor]
@@ -361,14 +369,15 @@ class Population:
         on_cpu = state.of_members(positions)
         best = [kept[list(positions)].cpu() for kept in self._best]
         shapes = {name: tensor.shape for name, tensor in self._members[0].model.state_dict().items()}
-        for index, position in enumerate(positions):
-            member = self._members[position]
-            on_cpu.write(index, member)
-            weights = zip(shapes.items(), best, strict=True)
+        members = [self._members[position] for position in positions]
+        on_cpu.write(members)
+        of_each = zip(
+            *(kept.reshape(-1, *shape).unbind() for kept, shape in zip(best, shapes.values(), strict=True)),
+            strict=True,
+        )
+        for member, weights in zip(members, of_each, strict=True):
             # Copied: a checkpoint of a view would hold the weights of all members.
-            member.best_weights = {
-                name: kept[index].reshape(shape).clone() for (name, shape), kept in weights
-            }
+            member.best_weights = {name: own.clone() for name, own in zip(shapes, weights, strict=True)}
 
     def _test(self, positions: Sequence[int]) -> None:
         """Test the best epoch of these members."""
@@ -404,21 +413,28 @@ class _State:
             self.steps[index].cpu(),
         )
 
-    def write(self, index: int, member: Member) -> None:
-        """Put the state of one member into its model and optimizer."""
-        has_momentum = bool(member.optimizer.param_groups[0].get("momentum", 0.0))
-        for number, parameter in enumerate(member.model.parameters()):
-            parameter.copy_(self.parameters[number][index].reshape(parameter.shape))
-            kept = {
-                name: tensors[number][index].reshape(parameter.shape).clone()
-                for name, tensors in self.kept.items()
-                if name != "momentum_buffer" or has_momentum
-            }
-            steps = self.steps[index].item()
-            if steps and kept:
-                if member.optimizer_name != "sgd":
-                    kept["step"] = torch.tensor(steps)
-                member.optimizer.state[parameter] = kept
+    def write(self, members: Sequence[Member]) -> None:
+        """Put the state of each member into its model and optimizer."""
+        every_step: list[float] = self.steps.tolist()
+        for number, parameters in enumerate(
+            zip(*(member.model.parameters() for member in members), strict=True)
+        ):
+            shape = (-1, *parameters[0].shape)
+            torch._foreach_copy_(parameters, self.parameters[number].reshape(shape).unbind())
+            kept = {name: tensors[number].reshape(shape).unbind() for name, tensors in self.kept.items()}
+            for index, (member, parameter, steps) in enumerate(
+                zip(members, parameters, every_step, strict=True)
+            ):
+                has_momentum = bool(member.optimizer.param_groups[0].get("momentum", 0.0))
+                own = {
+                    name: tensors[index].clone()
+                    for name, tensors in kept.items()
+                    if name != "momentum_buffer" or has_momentum
+                }
+                if steps and own:
+                    if member.optimizer_name != "sgd":
+                        own["step"] = torch.tensor(steps)
+                    member.optimizer.state[parameter] = own
 
 
 def _shuffled(rows: int, seed: int | None, epoch: int) -> Tensor:
