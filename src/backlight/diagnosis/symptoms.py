@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backlight.diagnosis.observations import LayerState, Observations
 
@@ -67,6 +68,7 @@ SILENT_SHARE = 0.4
 
 SAME = 1e-4
 """Relative distance of two neurons' weights below which no step of float32 sets them apart."""
+FEW_WEIGHTS = 4  # of a neuron, its bias first: other neurons hardly ever have the same by chance
 
 FLAT = 0.01
 """Change of the loss, relative to the base-rate loss, that is no change: a fifth of HARDLY_LEARNED, and a fiftieth of
@@ -623,14 +625,23 @@ def _late_fall(seen: Observations) -> float:
 
 def _copies(layer: LayerState) -> list[int]:
     """The neurons whose weights and bias another one has too."""
-    rows = np.concatenate([layer.weight, layer.bias[:, None]], axis=1)
-    if not np.isfinite(rows).all():
+    rows = np.concatenate([layer.bias[:, None], layer.weight], axis=1)
+    size = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
+    if not np.isfinite(size).all():
         return []
     # Of each neuron's own size: beside one that has run away all others look the same.
-    size = np.abs(rows).max(axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
-    rounded = np.round(np.append(rows / size, np.log(size), axis=1) / SAME).astype(np.int64)
-    # One number for each row, by chance the same for others with a probability of 2⁻⁶³: rows take long to sort.
-    draw = np.random.default_rng(0).integers(-(2**63), 2**63, rounded.shape[1], dtype=np.int64)
-    keys = (rounded * (draw | 1)).sum(axis=1)
-    _, which, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    return np.flatnonzero(counts[which] > 1).tolist()
+    size = size.clip(min=np.finfo(np.float32).tiny)
+    neurons = np.arange(len(rows))
+    for columns in (FEW_WEIGHTS, rows.shape[1]):  # a few tell nearly all apart
+        scaled = np.append(rows[neurons, :columns] / size[neurons], np.log(size[neurons]), axis=1)
+        neurons = neurons[_repeated(np.round(scaled / SAME).astype(np.int64))]
+    return neurons.tolist()
+
+
+def _repeated(rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of each row, whether another one is the same."""
+    # One number for each, by chance the same for others with a probability of 2⁻⁶³: rows take long to sort.
+    draw = np.random.default_rng(0).integers(-(2**63), 2**63, rows.shape[1], dtype=np.int64)
+    _, which, counts = np.unique((rows * (draw | 1)).sum(axis=1), return_inverse=True, return_counts=True)
+    repeated: NDArray[np.bool_] = counts[which] > 1
+    return repeated
