@@ -141,7 +141,9 @@ def test_members_do_not_touch_each_other() -> None:
 
     passed = equations.forward(x, weights, biases, members[0].activation)
     delta = equations.output_delta(passed.logits, y)
-    stacked = equations.gradients(passed, equations.deltas(passed, weights, delta, members[0].activation))
+    stacked = list(
+        equations.gradients(passed, equations.deltas(passed, weights, delta, members[0].activation))
+    )
 
     for index, member in enumerate(members):
         Backpropagation(member).backpropagate(x[index], y[index])

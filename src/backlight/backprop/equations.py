@@ -8,7 +8,7 @@ weights `W_l [members, out, in]`, biases `b_l [members, 1, out]`, inputs and tar
 `[members, batch, ·]`; x may be `SparseRows`. L is the mean binary cross-entropy over the batch and the outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -172,15 +172,12 @@ def gradients(
     passed: ForwardPass,
     layer_deltas: Sequence[Tensor],
     spare: Sequence[tuple[Tensor, Tensor] | tuple[None, None]] | None = None,
-) -> list[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """BP3 and BP4: `∂L/∂b_l = Σ_batch delta_l`, `∂L/∂W_l = delta_lᵀ a_{l−1}`.
 
-    Returns `(weight gradient [members, out, in], bias gradient [members, 1, out])` per layer, in the memory of
+    Yields `(weight gradient [members, out, in], bias gradient [members, 1, out])` per layer, in the memory of
     `spare`, such gradients that nobody needs any more, where no large product has its own.
     """
-    return [
-        (outer(delta, fed, weight), torch.sum(delta, dim=-2, keepdim=True, out=bias))
-        for delta, fed, (weight, bias) in zip(
-            layer_deltas, passed.inputs, spare or [(None, None)] * len(layer_deltas), strict=True
-        )
-    ]
+    rooms = spare or [(None, None)] * len(layer_deltas)
+    for delta, fed, (weight, bias) in zip(layer_deltas, passed.inputs, rooms, strict=True):
+        yield outer(delta, fed, weight), torch.sum(delta, dim=-2, keepdim=True, out=bias)

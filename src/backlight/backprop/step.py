@@ -111,8 +111,8 @@ class Backpropagation:
         memory = gradients or [torch.empty_like(parameter) for pair in self._parameters for parameter in pair]
         self._gradients = list(zip(memory[::2], memory[1::2], strict=True))
         self._stacked = [(weight[None], bias[None, None]) for weight, bias in self._gradients]
-        self._spare: dict[int, BackwardPass] = {}
-        """The last pass that nobody keeps, by its rows."""
+        self._spare: dict[int, tuple[ForwardPass, list[Tensor]]] = {}
+        """Of the last pass that nobody keeps, by its rows: the forward half and the deltas."""
 
     def backward_pass(
         self,
@@ -131,7 +131,8 @@ class Backpropagation:
             sample_weight: `[batch, 1]`, see there.
             batch_size: rows of the whole batch where this is only one process's share of it.
         """
-        return self._pass(x.detach(), y, positive_weight, sample_weight, batch_size)
+        passed, deltas = self._pass(x.detach(), y, positive_weight, sample_weight, batch_size)
+        return BackwardPass(passed, deltas, list(equations.gradients(passed, deltas)))
 
     def backpropagate(
         self,
@@ -148,24 +149,35 @@ class Backpropagation:
         what is computed in it; unless a place is given, of a batch with as many rows, to which most is written.
         """
         if not isinstance(x, Tensor):
-            result = self._pass(x, y, positive_weight, sample_weight, batch_size)
+            result = self.backward_pass(x, y, positive_weight, sample_weight, batch_size)
             for (weight, bias), (of_weight, of_bias) in zip(self._parameters, result.gradients, strict=True):
                 weight.grad, bias.grad = _laid_out_like(weight, of_weight[0]), of_bias[0, 0]
             return result
         rows = y.shape[0]  # `len` takes three times as long
-        spare, memory = (self._spare.get(rows), self._stacked) if place is None else (place, place.gradients)
-        result = self._pass(x, y, positive_weight, sample_weight, batch_size, spare, memory)
         if place is None:
-            self._spare = {rows: result}
+            spare, memory = self._spare.get(rows), self._stacked
+        else:
+            spare, memory = (place.forward, place.deltas), place.gradients
+        passed, deltas = self._pass(x, y, positive_weight, sample_weight, batch_size, spare)
+        if place is None:
+            self._spare = {rows: (passed, deltas)}
+        gradients = []
+        # A large gradient takes the place of the one before, whose memory is free for that of the next layer.
         for (weight, bias), (of_weight, of_bias), own, (room, _), found in zip(
-            self._parameters, self._gradients, self._stacked, memory, result.gradients, strict=True
+            self._parameters,
+            self._gradients,
+            self._stacked,
+            memory,
+            equations.gradients(passed, deltas, memory),
+            strict=True,
         ):
             lies_elsewhere = found[0] is not room
             if place is not None:
                 torch._foreach_copy_(own[lies_elsewhere:], found[lies_elsewhere:])
             weight.grad = _laid_out_like(weight, found[0][0]) if lies_elsewhere else of_weight
             bias.grad = of_bias
-        return result
+            gradients.append(found)
+        return BackwardPass(passed, deltas, gradients)
 
     def _pass(
         self,
@@ -174,16 +186,14 @@ class Backpropagation:
         positive_weight: Tensor | None,
         sample_weight: Tensor | None,
         batch_size: float | None,
-        spare: BackwardPass | None = None,
-        memory: Sequence[tuple[Tensor, Tensor]] | None = None,
-    ) -> BackwardPass:
-        """Write to the memory of `spare`, a pass over as many rows, and the gradients to `memory`."""
-        forward, deltas = (None, None) if spare is None else (spare.forward, spare.deltas)
+        spare: tuple[ForwardPass, list[Tensor]] | None = None,
+    ) -> tuple[ForwardPass, list[Tensor]]:
+        """The forward half and the deltas, in the memory of `spare`, those of a pass over as many rows."""
+        forward, deltas = spare or (None, None)
         stacked = x.unsqueeze(0) if isinstance(x, Tensor) else x[None]
         passed = equations.forward(stacked, self._weights, self._biases, self._activation, forward)
         error = equations.output_delta(passed.logits, y, positive_weight, sample_weight, batch_size)
-        deltas = equations.deltas(passed, self._weights, error, self._activation, deltas)
-        return BackwardPass(passed, deltas, equations.gradients(passed, deltas, memory))
+        return passed, equations.deltas(passed, self._weights, error, self._activation, deltas)
 
 
 def _room_for(count: int, tensor: Tensor) -> Tensor:

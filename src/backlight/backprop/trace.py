@@ -132,7 +132,7 @@ def trace_many(
     forward = equations.forward(x, weights, biases, activation)
     error = equations.output_delta(forward.logits, y, positive_weight)
     deltas = equations.deltas(forward, weights, error, activation)
-    passed = BackwardPass(forward, deltas, equations.gradients(forward, deltas))
+    passed = BackwardPass(forward, deltas, list(equations.gradients(forward, deltas)))
     losses = equations.binary_cross_entropies(forward.logits, y, positive_weight)
     return Trace(layers_of(layer_names(deltas), weights, passed, activation), losses)
 

@@ -75,7 +75,7 @@ class ByEquations:
         passed = equations.forward(x, weights, parameters[1::2], self._activation, forward)
         error = equations.output_delta(passed.logits, targets, positive_weight)
         deltas = equations.deltas(passed, weights, error, self._activation, deltas)
-        gradients = equations.gradients(passed, deltas, gradients)
+        gradients = list(equations.gradients(passed, deltas, gradients))
         self._spare = {x.shape: (passed, deltas, gradients)}
         return passed.logits, [gradient for layer in gradients for gradient in layer]
 
