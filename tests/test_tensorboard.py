@@ -1,11 +1,15 @@
 """What a person finds in TensorBoard, read back from the event files."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard import SummaryWriter
 
+from backlight.callbacks.tensorboard import write_histogram
 from tests.conftest import TrainedRun
 
 Train = Callable[..., TrainedRun]
@@ -99,3 +103,11 @@ def test_lbfgs_logs_each_step_once(train: Train) -> None:
     run = train("data=moons", "optimizer=lbfgs", "data.batch_size=full", "trainer.log_every_n_steps=1")
     steps = [event.step for event in events(run).Scalars("gradient_norm/total")]
     assert steps == [0, 1, 2]
+
+
+def test_a_histogram_of_deltas_too_small_for_bins(tmp_path: Path) -> None:
+    """As those of the first of hundreds of layers."""
+    with SummaryWriter(str(tmp_path)) as writer:
+        write_histogram(writer, "deltas", torch.tensor([0.0, 1e-44, 2e-44]), 0)
+    events = EventAccumulator(str(tmp_path), {"histograms": 0}).Reload()
+    assert sum(events.Histograms("deltas")[0].histogram_value.bucket) == 3

@@ -125,7 +125,9 @@ def write_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) 
     low, high = torch.stack(torch.aminmax(values)).tolist()
     if not (abs(low) < LARGEST_BIN and abs(high) < LARGEST_BIN):
         return  # also NaN; the norms show those
-    if low == high:
+    if (
+        high - low < BINS * torch.finfo(torch.float32).tiny
+    ):  # all the same, or too close for bins between them
         low, high = low - 0.5, high + 0.5
     width = (high - low) / BINS
     # A third of the time of torch.histc.
