@@ -89,6 +89,8 @@ def test_refuses() -> None:
         ("sgd", {}, 7),
         ("sgd", {}, 2001),
         ("sgd", {"momentum": 0.9, "weight_decay": 0.01}, 7),
+        ("sgd", {}, 2048),  # they fill whole lines, so that gradients may stay where they lie
+        ("sgd", {"momentum": 0.9, "weight_decay": 0.01}, 2048),
         ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}, 2001),
         ("adam", {}, 7),
         ("adamw", {}, 7),
@@ -125,8 +127,8 @@ def test_all_parameters_at_once_make_the_same_steps(
                 gradients = [torch.randn(shape, generator=generator) for shape in shapes]
                 for mine, theirs, gradient in zip(parameters, others, gradients, strict=True):
                     mine.grad = theirs.grad = gradient
-                if step % 2:
-                    for theirs, memory in zip(others, flat.gradients, strict=True):
+                for theirs, memory in zip(others, flat.gradients, strict=True):
+                    if step % 2 or (step and memory.numel() == 1):  # all, some or none of them lie there
                         theirs.grad = memory.copy_(theirs.grad)
                 expected.step()
                 flat.step()

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backlight.backprop.products import WORTH_ONEDNN, linear, product
+from backlight.backprop.step import Backpropagation, PassMemory
 from backlight.model import SigmoidMLP
 from backlight.population.networks import ByEquations
 
@@ -90,3 +91,20 @@ def test_a_large_product_among_others_is_that_alone() -> None:
     for number in range(3):
         only = slice(number, number + 1)
         assert torch.equal(many[only], product(left[only], right[only], added[only]))
+
+
+def test_a_pass_with_large_products_is_kept_whole() -> None:
+    """Those have memory of their own; and clipping `.grad` afterwards changes nothing that is kept."""
+    model = SigmoidMLP(64, [512], 1, seed=1)
+    propagation, x, y = Backpropagation(model), torch.randn(32, 64), torch.randint(0, 2, (32, 1)).float()
+    assert x.numel() * 512 >= WORTH_ONEDNN
+    expected = propagation.backward_pass(x, y)
+    memory = PassMemory(expected, 2)
+    memory.keep(1, propagation.backpropagate(x, y, place=memory.place(1)))
+    gradients = [tensor[0] for pair in expected.gradients for tensor in pair]
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        assert parameter.grad is not None
+        assert torch.equal(parameter.grad, gradient.view_as(parameter))
+        parameter.grad.zero_()
+    for kept, tensor in zip(memory.first(2).tensors, expected.tensors, strict=True):
+        assert torch.equal(kept[1:], tensor)

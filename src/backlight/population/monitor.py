@@ -32,10 +32,10 @@ class PopulationMonitor:
         self._members = members
         self._model = members[0].model
         self._layers = self._model.linear_layers
-        self._looking: tuple[int, list[int], list[Tensor]] | None = None
-        """The step at hand, positions `[due]` of those to be looked at, and their parameters before it."""
-        self._taken: list[tuple[int, list[int], Tensor]] = []
-        """Of steps of this epoch: the number, positions `[due]` and figures `[due, tags]`."""
+        self._looking: tuple[int, Tensor | slice, list[Tensor]] | None = None
+        """The step at hand, how to take those that are to be looked at, and their parameters before it."""
+        self._taken: list[tuple[int, Tensor]] = []
+        """Of steps of this epoch: the number, and figures `[due, tags]`."""
         self._due = self._due_in_epoch()
 
     def _due_in_epoch(self) -> dict[int, list[int]]:
@@ -61,7 +61,7 @@ class PopulationMonitor:
         self._looking = None
         if positions is not None:
             due = self._index(positions, parameters[0].device)
-            self._looking = number, positions, [parameter[due].clone() for parameter in parameters]
+            self._looking = number, due, [parameter[due].clone() for parameter in parameters]
 
     def end(
         self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
@@ -75,8 +75,7 @@ class PopulationMonitor:
         """
         if self._looking is None:
             return
-        number, positions, before = self._looking
-        due = self._index(positions, x.device)
+        number, due, before = self._looking
         weights, x = self._weights(before), x[due]
         traced = trace_many(
             weights,
@@ -92,19 +91,19 @@ class PopulationMonitor:
         figures = layer_figures(sums, torch.tensor(x.shape[1], device=x.device), neurons)
         squares = sums[:, 2]  # of the gradients
         norms = torch.cat([squares, squares.sum(dim=0, keepdim=True)]).sqrt()
-        self._taken.append((number, positions, torch.cat([figures.flatten(0, 1), norms]).T))
+        self._taken.append((number, torch.cat([figures.flatten(0, 1), norms]).T))
 
     def tell(self) -> None:
         """Give the members what was taken in this epoch."""
         steps = self._members[0].data.steps_per_epoch
-        for number, positions, figures in self._taken:
-            for position, own in zip(positions, figures.cpu().numpy(), strict=True):
+        for number, figures in self._taken:
+            for position, own in zip(self._due[number], figures.cpu().numpy(), strict=True):
                 member = self._members[position]
                 member.records.append((len(member.history) * steps + number, own))
 
-    def _index(self, positions: Sequence[int], device: torch.device) -> Tensor | slice:
+    def _index(self, positions: list[int], device: torch.device) -> Tensor | slice:
         """To take these members of a tensor; nothing is copied where they are all."""
-        if list(positions) == list(range(len(self._members))):
+        if positions == list(range(len(self._members))):
             return slice(None)
         return torch.tensor(positions, device=device)
 
