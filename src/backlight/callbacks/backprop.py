@@ -1,6 +1,5 @@
 """The error contribution of every neuron, as training computes it."""
 
-import io
 import math
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from backlight.backprop.trace import LayerTrace, layers_of
 from backlight.callbacks.backprop_plots import Moment, heat_map, network
 from backlight.callbacks.history import History
 from backlight.callbacks.reach import folder_of, steps_per_epoch, writer_of
-from backlight.callbacks.tensorboard import write_histogram, write_scalars
+from backlight.callbacks.tensorboard import write_histogram, write_picture, write_scalars
 from backlight.classifier import Classifier, StepObserver
 from backlight.files import write_whole
 from backlight.model import SigmoidMLP
@@ -258,26 +257,22 @@ class BackpropMonitor(StepObserver, Callback):
         middle = min(self._moments.items, key=lambda moment: abs(2 * moment.step - last.step))
         moments = {moment.step: moment for moment in (first, middle, last)}
         linear = list(self._layers.values())
-        figure = network(
+        picture = network(
             list(moments.values()),
             ["features", *self._layers],
             [linear[0].in_features, *(layer.out_features for layer in linear)],
         )
-        if figure is not None:
-            picture = io.BytesIO()
-            figure.savefig(
-                picture, format="png", pil_kwargs={"compress_type": 3}
-            )  # zlib's fastest but for none
-            write_whole(folder_of(trainer).backprop_picture, picture.getvalue())
+        if picture is not None:
+            write_whole(folder_of(trainer).backprop_picture, picture)
 
     def _draw_heat_map(self) -> None:
         steps, columns = zip(*self._heat.items, strict=True)
         rows = [min(layer.out_features, HEAT_MAP_ROWS) for layer in self._layers.values()]
         values = torch.stack(columns, dim=1).split(rows)
         layers = [(name, value.numpy()) for name, value in zip(self._layers, values, strict=True)]
-        figure = heat_map(steps, layers)
-        if self._writer is not None and figure is not None:
-            self._writer.add_figure("error_contributions", figure, steps[-1])
+        picture = heat_map(steps, layers)
+        if self._writer is not None and picture is not None:
+            write_picture(self._writer, "error_contributions", picture, steps[-1])
         self._drawn = time.monotonic()
 
 

@@ -139,6 +139,13 @@ def write_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) 
     )  # fmt: skip
 
 
+def write_picture(writer: SummaryWriter, tag: str, png: bytes, step: int) -> None:
+    """Write a picture as it is encoded; `add_image` would encode it again."""
+    width, height = struct.unpack(">II", png[16:24])
+    image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+
+
 def write_hparams(writer: SummaryWriter, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
     """Show this run in TensorBoard's HParams page; the writer is that of the scalars named in `metrics`."""
     file_writer = writer._get_file_writer()
