@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from backlight.backprop.activations import Activation
 from backlight.backprop.contributions import contributions
 from backlight.backprop.equations import binary_cross_entropies, forward
+from backlight.backprop.products import linear
 from backlight.backprop.sparse import Rows, SparseRows, affine, outer, squared_norms
 from backlight.backprop.trace import Trace, trace_many
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Neighbourhoods
@@ -275,8 +276,9 @@ def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
     x, y = x[chosen].double(), y[chosen]
     spread = x.std(dim=0, correction=0)
     x = (x / torch.where(spread > 0, spread, 1)).float()
-    distance = torch.cdist(x, x).fill_diagonal_(math.inf)
-    labels = y[distance.topk(NEIGHBOURS, largest=False).indices]
+    # Half the squared distance, but for what all of a row have in common: its own norm.
+    order = linear(-x, x, squared_norms(x) / 2).fill_diagonal_(math.inf)
+    labels = y[order.topk(NEIGHBOURS, largest=False).indices]
     classes = int(y.max()) + 1
     half = NEIGHBOURS // 2
     agreed, winner = nn.functional.one_hot(labels[:, :half], classes).sum(dim=1).max(dim=1)
