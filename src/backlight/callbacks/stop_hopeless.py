@@ -56,15 +56,20 @@ class StopHopeless(Callback):
         """
         self._worst_start = max(base_loss(data, loss), loss_at_start)
 
+    @property
+    def limit(self) -> float:
+        """The training loss above which an epoch counts; NaN before the start."""
+        return RISEN * self._worst_start
+
     def is_hopeless(self, loss: float) -> bool:
         """Whether to stop after an epoch with this training loss."""
-        self._epochs = self._epochs + 1 if loss > RISEN * self._worst_start else 0
+        self._epochs = self._epochs + 1 if loss > self.limit else 0
         return self._epochs >= self.patience
 
     def reason(self, epoch: int) -> str:
         """One line for the user; the first epoch is 0."""
         return (
-            f"stopped after epoch {epoch + 1}: train/loss has been above {RISEN * self._worst_start:.3g} for "
+            f"stopped after epoch {epoch + 1}: train/loss has been above {self.limit:.3g} for "
             f"{self._epochs} epochs, {RISEN} times that of its start or of predicting class shares "
             "(callbacks.stop_hopeless=null goes on)"
         )

@@ -76,14 +76,10 @@ class Member:
         """Of the order of the batches; None where there is but one."""
         return None if self.data.batch_size == "full" else self.seed
 
-    def improves(self, metrics: Mapping[str, np.float32]) -> bool:
-        """Whether this epoch is the best so far; without validation rows the last one is."""
-        if "val/loss" not in metrics:
-            return True
-        is_best = float(metrics["val/loss"]) < self.best_loss
-        if is_best:
-            self.best_loss = float(metrics["val/loss"])
-        return is_best
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def ends(self, epoch: int, metrics: Mapping[str, np.float32]) -> bool:
         """Step the schedule; returns whether this was the last epoch, or the callbacks stop."""
@@ -99,4 +95,4 @@ class Member:
             if stops:
                 self.early_stopping.stopped_epoch = epoch
                 self.stopped = self.stopped or reason
-        return self.stopped is not None or len(self.history) == self.max_epochs
+        return self.stopped is not None or epoch + 1 == self.max_epochs

@@ -24,6 +24,8 @@ class PopulationMonitor:
 
     A second pass with the members that are due, since steps that nobody looks at are nearly all.
 
+    It is for as long as the population does not change.
+
     Args:
         members: in training.
     """
@@ -32,28 +34,38 @@ class PopulationMonitor:
         self._members = members
         self._model = members[0].model
         self._layers = self._model.linear_layers
+        self._steps = members[0].data.steps_per_epoch
+        self._first = [len(member.history) * self._steps for member in members]
+        """The number of each one's next step, when this began."""
+        self._made = 0
+        """Steps in epochs that are over."""
+        self._alike: dict[tuple[object, ...], list[int]] = {}
+        """Positions of members that are due at the same steps."""
+        for position, (member, first) in enumerate(zip(members, self._first, strict=True)):
+            if member.monitor is not None:
+                shown = (member.monitor.cadence, member.monitor.every_n_steps)
+                self._alike.setdefault((*shown, first, member.max_epochs), []).append(position)
         self._looking: tuple[int, Tensor | slice, list[Tensor]] | None = None
         """The step at hand, how to take those that are to be looked at, and their parameters before it."""
-        self._taken: list[tuple[int, Tensor]] = []
-        """Of steps of this epoch: the number, and figures `[due, tags]`."""
+        self._taken: list[tuple[int, list[int], Tensor]] = []
+        """Of steps since the beginning: the number, who was due, and figures `[due, tags]`."""
         self._due = self._due_in_epoch()
 
     def _due_in_epoch(self) -> dict[int, list[int]]:
         """By the steps of the epoch, first 0, the positions of members that are to be looked at."""
-        alike: dict[tuple[object, ...], list[int]] = {}
-        for position, member in enumerate(self._members):
-            if member.monitor is not None:
-                shown = (member.monitor.cadence, member.monitor.every_n_steps)
-                alike.setdefault((*shown, len(member.history), member.max_epochs), []).append(position)
-        steps = self._members[0].data.steps_per_epoch
         due: dict[int, list[int]] = {}
-        for positions in alike.values():
-            some = self._members[positions[0]]
+        for positions in self._alike.values():
+            some, first = self._members[positions[0]], self._first[positions[0]] + self._made
             assert some.monitor is not None
-            for number in range(steps):
-                if some.monitor.shows(len(some.history) * steps + number, steps, some.max_epochs * steps):
+            for number in range(self._steps):
+                if some.monitor.shows(first + number, self._steps, some.max_epochs * self._steps):
                     due.setdefault(number, []).extend(positions)
         return due
+
+    def end_epoch(self) -> None:
+        """Begin to count the steps of the next epoch."""
+        self._made += self._steps
+        self._due = self._due_in_epoch()
 
     def begin(self, number: int, parameters: Sequence[Tensor]) -> None:
         """Keep the parameters `[members, …]` of those that are due, before the step of this number in the epoch."""
@@ -91,15 +103,15 @@ class PopulationMonitor:
         figures = layer_figures(sums, torch.tensor(x.shape[1], device=x.device), neurons)
         squares = sums[:, 2]  # of the gradients
         norms = torch.cat([squares, squares.sum(dim=0, keepdim=True)]).sqrt()
-        self._taken.append((number, torch.cat([figures.flatten(0, 1), norms]).T))
+        taken = torch.cat([figures.flatten(0, 1), norms]).T
+        self._taken.append((self._made + number, self._due[number], taken))
 
     def tell(self) -> None:
-        """Give the members what was taken in this epoch."""
-        steps = self._members[0].data.steps_per_epoch
-        for number, figures in self._taken:
-            for position, own in zip(self._due[number], figures.cpu().numpy(), strict=True):
-                member = self._members[position]
-                member.records.append((len(member.history) * steps + number, own))
+        """Give the members what was taken."""
+        for number, positions, figures in self._taken:
+            for position, own in zip(positions, figures.cpu().numpy(), strict=True):
+                self._members[position].records.append((self._first[position] + number, own))
+        self._taken.clear()
 
     def _index(self, positions: list[int], device: torch.device) -> Tensor | slice:
         """To take these members of a tensor; nothing is copied where they are all."""

@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from backlight.backprop.equations import binary_cross_entropies
-from backlight.classifier import diverged
 from backlight.data.batches import EVALUATION_ROWS, EpochShuffle
 from backlight.data.module import ClassificationData
 from backlight.data.source import PARTS, Part
@@ -24,12 +22,12 @@ from backlight.population.metrics import cheap_metrics, every_metric
 from backlight.population.monitor import PopulationMonitor
 from backlight.population.networks import ByAutograd, ByEquations, StackedNetwork
 from backlight.population.optimizers import STACKED, StackedOptimizer
+from backlight.population.roster import Roster
 from backlight.probabilities import labels_of, probabilities
 from backlight.threads import threads_for
 
 Metrics = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
-LOSSES = ("train/loss", "val/loss")
 WORTH_FILLING = 1 / 8  # of all places: to let members in takes about as long as a step
 
 
@@ -167,10 +165,12 @@ class Population:
         self._optimizer: StackedOptimizer
         self._best: list[Tensor] = []
         self._clip: Tensor | None = None
+        self._roster: Roster
+        self._monitor: PopulationMonitor
 
-    @property
     def members(self) -> Sequence[Member]:
-        """Those in training."""
+        """Those in training, who know what came of them so far."""
+        self._tell()
         return self._members
 
     def train(
@@ -197,6 +197,8 @@ class Population:
     @torch.no_grad()
     def _admit(self, newcomers: list[Member]) -> None:
         """Let these train with those that are there."""
+        if self._members:
+            self._tell()
         some = newcomers[0]
         self._network = (
             ByEquations(some.model.activation) if some.backward == "equations" else ByAutograd(some.model)
@@ -228,6 +230,17 @@ class Population:
         if any(clip is not None for clip in clips):
             each = [math.inf if clip is None else clip for clip in clips]
             self._clip = torch.tensor(each, device=self._device).reshape(-1, 1, 1)
+        self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        """The members are others than before."""
+        self._roster = Roster(self._members, self._task.data_set[:, 0].tolist())
+        self._monitor = PopulationMonitor(self._members)
+
+    def _tell(self) -> None:
+        """Tell the members what came of them so far."""
+        self._monitor.tell()
+        self._roster.tell()
 
     def _tell_the_start(self, newcomers: Sequence[Member], parameters: Sequence[Tensor]) -> None:
         """Give those that stop when hopeless their loss before the first step."""
@@ -243,29 +256,28 @@ class Population:
         """Train everybody for an epoch; returns those that leave."""
         started = time.monotonic()
         before = _State.of(self._optimizer)
-        rates = [_rate(member.optimizer) for member in self._members]
-        trained = self._train_epoch(rates)
+        trained = self._train_epoch()
         held_out = self._evaluate("val", self._optimizer.parameters)
-        failed, ended = self._record(rates, trained, held_out)
-        share = (time.monotonic() - started) / len(self._members)
-        for member in self._members:
-            member.seconds += share
+        failed, ended = self._record(trained, held_out)
+        self._roster.spend((time.monotonic() - started) / len(self._members))
+        leaving = {*failed, *ended}
+        if leaving:
+            self._tell()
         self._retire(failed, before)
         if ended:
             self._retire(ended, _State.of(self._optimizer))
             self._test(ended)
-        leaving = {*failed, *ended}
         left = [self._members[position] for position in sorted(leaving)]
         if leaving:
             self._keep([position for position in range(len(self._members)) if position not in leaving])
         return left
 
-    def _train_epoch(self, rates: Sequence[float]) -> dict[str, Tensor]:
+    def _train_epoch(self) -> dict[str, Tensor]:
         """Make the steps of an epoch; returns the metrics `[members]` of what they saw."""
         task, logits = self._task, []
         places, sharing = self._order()
-        lr = torch.tensor(rates, device=self._device)
-        monitor = PopulationMonitor(self._members)
+        lr = torch.tensor(self._roster.rates, device=self._device)
+        monitor = self._monitor
         batch_size = self._members[0].data.rows_per_step
         of_member = max(parameter[0].numel() for parameter in self._optimizer.parameters)
         with threads_for(len(self._members) * batch_size * of_member):
@@ -275,22 +287,16 @@ class Population:
                 monitor.begin(number, parameters)
                 logits.append(self._step(x, targets, lr))
                 monitor.end(x, targets, task.positive_weight, parameters)
-        monitor.tell()
+        monitor.end_epoch()
         return task.metrics(torch.cat(logits, dim=1), task.y_at("train", places, sharing), cheap_metrics)
 
     def _order(self) -> tuple[Tensor, Tensor | None]:
         """The places of the rows of an epoch as `_Task.at` wants them: members of one seed and data set share them."""
-        groups: dict[tuple[int, int | None, int], int] = {}
-        data_sets: list[int] = self._task.data_set[:, 0].tolist()
-        sharing = [
-            groups.setdefault((data_set, member.shuffle_seed, len(member.history)), len(groups))
-            for data_set, member in zip(data_sets, self._members, strict=True)
-        ]
         rows = self._task.rows["train"]
         shuffled = cache(partial(_shuffled, rows))
-        places = torch.stack([data_set * rows + shuffled(seed, epoch) for data_set, seed, epoch in groups])
-        group = torch.tensor(sharing)
-        if 2 * len(groups) > len(sharing):  # to copy what few share takes longer than it saves
+        orders, group = self._roster.orders, self._roster.group
+        places = torch.stack([data_set * rows + shuffled(seed, epoch) for data_set, seed, epoch in orders])
+        if 2 * len(orders) > len(group):  # to copy what few share takes longer than it saves
             return places[group].to(self._device), None
         return places.to(self._device), group.to(self._device)
 
@@ -320,33 +326,17 @@ class Population:
         ]
         return task.metrics(torch.cat(logits, dim=1), task.take(part, slice(None))[1], every_metric)
 
-    def _record(
-        self, rates: Sequence[float], trained: dict[str, Tensor], held_out: dict[str, Tensor]
-    ) -> tuple[list[int], list[int]]:
-        """Add an epoch to each member's history; returns who has failed, and who has come to an end."""
+    def _record(self, trained: dict[str, Tensor], held_out: dict[str, Tensor]) -> tuple[list[int], list[int]]:
+        """Note an epoch; returns who has failed, and who has come to an end."""
         values = {f"train/{name}": value for name, value in trained.items()}
         values |= {f"val/{name}": value for name, value in held_out.items()}
-        names = ("lr", *values)
-        columns = [np.asarray(rates, np.float32), *torch.stack(list(values.values())).cpu().numpy()]
-        losses = [columns[names.index(name)] for name in LOSSES if name in values]
-        sick_members = set(np.flatnonzero(~np.isfinite(losses).all(axis=0)).tolist())
-        failed, ended, best = [], [], []
-        for position, (member, *row) in enumerate(zip(self._members, *columns, strict=True)):
-            metrics = dict(zip(names, row, strict=True))
-            epoch = len(member.history)
-            if position in sick_members:
-                sick = next(name for name in LOSSES if not np.isfinite(metrics[name]))
-                member.error = diverged(sick, float(metrics[sick]), epoch, rates[position])
-                failed.append(position)
-                continue
-            member.history.append(metrics)
-            if member.improves(metrics):
-                member.best_epoch = epoch
-                best.append(position)
-            if member.ends(epoch, metrics):
-                ended.append(position)
+        columns = torch.stack(list(values.values())).cpu().numpy()
+        failed, best, ended = self._roster.record(dict(zip(values, columns, strict=True)))
+        index = slice(None) if len(best) == len(self._members) else best
         for kept, parameter in zip(self._best, self._optimizer.parameters, strict=True):
-            kept[best] = parameter[best]
+            kept[index] = parameter[index]
+        if self._judges:
+            self._tell()
         for judge in self._judges:
             going = [p for p in range(len(self._members)) if p not in {*failed, *ended}]
             lagging = judge.lagging([self._members[position] for position in going])
@@ -361,6 +351,8 @@ class Population:
         self._best = [kept[members] for kept in self._best]
         if self._clip is not None:
             self._clip = self._clip[members]
+        if self._members:
+            self._look_at_all()
 
     def _retire(self, positions: Sequence[int], state: "_State") -> None:
         """Leave models and optimizers as they are in this state, and their best weights beside."""
@@ -446,7 +438,3 @@ def _shuffled(rows: int, seed: int | None, epoch: int) -> Tensor:
 def _setting(optimizer: Optimizer, name: str) -> float:
     group = optimizer.param_groups[0]
     return float(group["betas"][int(name[-1]) - 1] if name.startswith("beta") else group[name])
-
-
-def _rate(optimizer: Optimizer) -> float:
-    return float(optimizer.param_groups[0]["lr"])

@@ -91,11 +91,11 @@ class Recorder:
         if len(self._ended) >= WORTH_WRITING:
             self.write_ended()
 
-    def update(self, in_training: Kin) -> None:
+    def update(self, those_in_training: Callable[[], Kin]) -> None:
         """Every half minute, write those that have ended, and let TensorBoard show the others."""
         if time.monotonic() < self._due:
             return
-        started = time.monotonic()
+        started, in_training = time.monotonic(), those_in_training()
         self.write_ended()
         forked_map(self._show, in_training, WORTH_FORKING)
         self._shown |= {trial.number: len(member.history) for trial, member in in_training}

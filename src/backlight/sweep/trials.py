@@ -213,7 +213,7 @@ class TrialRunner:
                 if is_abandoned():
                     raise KeyboardInterrupt
                 advance(members)
-                recorder.update(with_trials(population.members))
+                recorder.update(lambda: with_trials(population.members()))
 
             for left in population.train([member for _, member in kin], after_epoch):
                 advance(sum(member.max_epochs - len(member.history) for member in left))
