@@ -4,6 +4,8 @@ On a CPU PyTorch multiplies float32 matrices by MKL. On AMD's processors MKL lea
 oneDNN, which comes with PyTorch too, takes 0.45 of its time; but each call of it costs 10 µs.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -32,7 +34,7 @@ def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Ten
         if size >= WORTH_SUMMING and left.shape[-2] == 1 and _is_sum(right):
             return torch.sum(left.mT * right, dim=-2, keepdim=True, out=spare).add_(added)
         return torch.baddbmm(added, left, right, out=spare)
-    result = _stacked([_by_onednn(own, of_right) for own, of_right in zip(left, right.mT, strict=True)])
+    result = _stacked(list(map(_by_onednn, _each(left), _each(right.mT))))
     return result if added is None else torch.add(result, added, out=result if spare is None else spare)
 
 
@@ -52,7 +54,7 @@ def linear(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         )
     if not _is_for_onednn(a, weight):
         return torch.baddbmm(bias, a, weight.mT)
-    return _stacked([_by_onednn(*own) for own in zip(a, weight, bias[:, 0], strict=True)])
+    return _stacked(list(map(_by_onednn, _each(a), _each(weight), _each(bias[:, 0]))))
 
 
 def is_of_wide_layer(a: Tensor, weight: Tensor) -> bool:
@@ -77,6 +79,11 @@ def _is_for_onednn(a: Tensor, weight: Tensor) -> bool:
 def _by_onednn(a: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     result: Tensor = torch.ops.mkldnn._linear_pointwise(a, weight, bias, "none", [], "")
     return result
+
+
+def _each(stacked: Tensor) -> Sequence[Tensor]:
+    """Each of many; the only one in a third of the time."""
+    return [stacked.squeeze(0)] if stacked.shape[0] == 1 else stacked.unbind()
 
 
 def _stacked(results: list[Tensor]) -> Tensor:

@@ -130,9 +130,9 @@ def write_histogram(writer: SummaryWriter, tag: str, tensor: Tensor, step: int) 
     ):  # all the same, or too close for bins between them
         low, high = low - 0.5, high + 0.5
     width = (high - low) / BINS
-    # A third of the time of torch.histc.
-    bins = ((values - low) / width).int().clamp_(max=BINS - 1)
-    total, squares = torch.stack([values.sum(), values.square().sum()]).tolist()
+    # A third of the time of torch.histc; in place, since fresh memory takes longer than what is computed in it.
+    bins = (values - low).div_(width).int().clamp_(max=BINS - 1)
+    total, squares = torch.stack([values.sum(), torch.dot(values, values)]).tolist()
     writer.add_histogram_raw(
         tag, low, high, len(values), total, squares, [low + width * edge for edge in range(1, BINS + 1)],
         torch.bincount(bins, minlength=BINS).tolist(), step,

@@ -159,10 +159,11 @@ class Steps:
             # What is read from memory is used while it is in the cache.
             most = GPU_GATHERED_BYTES if self.x.is_cuda else GATHERED_BYTES
             at_once = max(1, most // (4 * self.x.shape[1] * max(*self.rows, 1)))
-        index = iter(self.index.split(self.rows))
+        end = 0
         for start in range(0, len(self.rows), at_once):
             sizes = self.rows[start : start + at_once]
-            some = torch.cat(list(islice(index, len(sizes))))
+            begin, end = end, end + sum(sizes)
+            some = self.index[begin:end]
             # `[…]` takes twice as long.
             rows = self.x.index_select(0, some) if isinstance(self.x, Tensor) else self.x[some]
             yield from rows.split(sizes)
