@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 
-from backlight.callbacks.tensorboard import write_histogram
+from backlight.callbacks.tensorboard import write_histograms
 from tests.conftest import TrainedRun
 
 Train = Callable[..., TrainedRun]
@@ -105,9 +106,32 @@ def test_lbfgs_logs_each_step_once(train: Train) -> None:
     assert steps == [0, 1, 2]
 
 
+def test_histograms_count_every_entry(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tensors = {
+        "normal": torch.randn(300, 70),
+        "same": torch.full((5,), 2.0),
+        "none": torch.tensor([1.0, torch.nan]),
+    }
+    with SummaryWriter(str(tmp_path)) as writer:
+        write_histograms(writer, tensors, 7)
+    events = EventAccumulator(str(tmp_path), {"histograms": 0}).Reload()
+    assert set(events.Tags()["histograms"]) == {"normal", "same"}
+    for tag in ("normal", "same"):
+        (event,), values = events.Histograms(tag), tensors[tag].double().numpy().ravel()
+        found = event.histogram_value
+        assert event.step == 7
+        low = values.min() - (0.5 if tag == "same" else 0)
+        edges = np.array([low, *found.bucket_limit])
+        assert abs(np.histogram(values, edges)[0] - found.bucket).max() <= 1  # one at an edge, rounded
+        assert (found.num, sum(found.bucket)) == (len(values), len(values))
+        assert found.sum == pytest.approx(values.sum(), rel=1e-4, abs=0.01)
+        assert found.sum_squares == pytest.approx((values**2).sum(), rel=1e-5)
+
+
 def test_a_histogram_of_deltas_too_small_for_bins(tmp_path: Path) -> None:
     """As those of the first of hundreds of layers."""
     with SummaryWriter(str(tmp_path)) as writer:
-        write_histogram(writer, "deltas", torch.tensor([0.0, 1e-44, 2e-44]), 0)
+        write_histograms(writer, {"deltas": torch.tensor([0.0, 1e-44, 2e-44])}, 0)
     events = EventAccumulator(str(tmp_path), {"histograms": 0}).Reload()
     assert sum(events.Histograms("deltas")[0].histogram_value.bucket) == 3

@@ -19,7 +19,7 @@ from backlight.backprop.trace import LayerTrace, layers_of
 from backlight.callbacks.backprop_plots import Moment, heat_map, network
 from backlight.callbacks.history import History
 from backlight.callbacks.reach import folder_of, steps_per_epoch, writer_of
-from backlight.callbacks.tensorboard import write_histogram, write_picture, write_scalars
+from backlight.callbacks.tensorboard import write_histograms, write_picture, write_scalars
 from backlight.classifier import Classifier, StepObserver
 from backlight.files import write_whole
 from backlight.model import SigmoidMLP
@@ -134,8 +134,8 @@ class BackpropMonitor(StepObserver, Callback):
         """
         assert self._writer is not None
         if self._records in LOG_SPACED:
-            for name, delta in zip(self._layers, passed.deltas, strict=True):
-                write_histogram(self._writer, f"deltas/{name}", delta, step)
+            names = [f"deltas/{name}" for name in self._layers]
+            write_histograms(self._writer, dict(zip(names, passed.deltas, strict=True)), step)
         self._records += 1
         rows = passed.deltas[0].shape[1]
         if self._filling is not None and self._filling.rows != rows:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from backlight.callbacks.reach import writer_of
-from backlight.callbacks.tensorboard import write_histogram, write_scalars
+from backlight.callbacks.tensorboard import write_histograms, write_scalars
 from backlight.classifier import Classifier, StepObserver
 from backlight.data.batches import Steps
 from backlight.ranges import Natural
@@ -48,10 +48,9 @@ class GradientMonitor(StepObserver, Callback):
         if step % self._log_every == 0:
             self._norms[step] = torch.stack(torch._foreach_norm(list(gradients.values())))
         if self._draws(step) and self._writer is not None:
-            for name, parameter in self._parameters.items():
-                write_histogram(self._writer, f"weights/{name}", parameter, step)
-                if name in gradients:
-                    write_histogram(self._writer, f"gradients/{name}", gradients[name], step)
+            tensors: dict[str, Tensor] = {f"weights/{name}": p for name, p in self._parameters.items()}
+            tensors |= {f"gradients/{name}": gradient for name, gradient in gradients.items()}
+            write_histograms(self._writer, tensors, step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Steps, batch_idx: int
