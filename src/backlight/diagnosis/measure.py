@@ -65,8 +65,7 @@ def layer_states(networks: Networks, record: Trace) -> list[list[LayerState]]:
         record.layers, contributions(record.layers), networks.biases, strict=True
     ):
         silent = (layer.slope == 0).all(dim=-2).numpy()
-        columns = (figures.saturation, layer.weight, bias[:, 0])
-        saturation, weight, own_bias = map(_numbers, columns)
+        saturation, weight, own_bias = _numbers(figures.saturation), layer.weight.numpy(), bias[:, 0].numpy()
         of_each = zip(figures.rms_delta.tolist(), saturation, silent, weight, own_bias, strict=True)
         layers.append([LayerState(layer.name, *numbers) for numbers in of_each])
     return [list(states) for states in zip(*layers, strict=True)]

@@ -19,7 +19,7 @@ class LayerState:
         rms_delta: root mean square of its deltas.
         saturation: `[out]` share of rows with `|σ'(z)| < 0.05`.
         silent: `[out]` whether the neuron's slope is 0 on every row: nothing reaches its weights.
-        weight: `[out, in]`
+        weight: `[out, in]`, as it is trained.
         bias: `[out]`
     """
 
@@ -27,8 +27,8 @@ class LayerState:
     rms_delta: float
     saturation: Floats
     silent: NDArray[np.bool_]
-    weight: Floats
-    bias: Floats
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

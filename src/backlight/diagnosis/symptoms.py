@@ -626,7 +626,7 @@ def _late_fall(seen: Observations) -> float:
 def _copies(layer: LayerState) -> list[int]:
     """The neurons whose weights and bias another one has too."""
     rows = np.concatenate([layer.bias[:, None], layer.weight], axis=1)
-    size = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
+    size = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True)).astype(np.float64)
     if not np.isfinite(size).all():
         return []
     # Of each neuron's own size: beside one that has run away all others look the same.
