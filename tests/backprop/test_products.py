@@ -108,3 +108,15 @@ def test_a_pass_with_large_products_is_kept_whole() -> None:
         parameter.grad.zero_()
     for kept, tensor in zip(memory.first(2).tensors, expected.tensors, strict=True):
         assert torch.equal(kept[1:], tensor)
+
+
+@pytest.mark.parametrize(("inner", "columns"), [(5, 32), (12, 32), (6, 64), (5, 33), (20, 32), (3, 7)])
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_row_among_many_is_that_alone(inner: int, columns: int, is_turned: bool) -> None:
+    """A network with one output has the numbers among others that it has by itself."""
+    left, added = torch.randn(500, 1, inner), torch.randn(500, 1, 1)
+    right = torch.randn(500, columns, inner).mT if is_turned else torch.randn(500, inner, columns)
+    together = product(left, right, added)
+    alone = [product(*(tensor[n : n + 1] for tensor in (left, right, added))) for n in range(500)]
+    assert torch.equal(together, torch.cat(alone))
+    assert _close(together, left.double() @ right.double() + added, inner)
