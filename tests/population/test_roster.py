@@ -45,7 +45,7 @@ def trained(
 def varied() -> list[Member]:
     return members(
         ["trainer.max_epochs=5"],
-        ["trainer.max_epochs=3", "scheduler=exponential", "scheduler.gamma=0.5"],
+        ["trainer.max_epochs=3", "scheduler=exponential", "scheduler.factor=0.5"],
         ["trainer.max_epochs=5", "seed=7"],
         ["trainer.max_epochs=4", "callbacks.backprop.cadence=epoch", "seed=7"],
     )
@@ -86,15 +86,15 @@ def test_who_fails_keeps_what_went_well() -> None:
         "callbacks.stop_hopeless=null",
     ]
     failing, well = members(
-        [*model, "scheduler=exponential", "scheduler.gamma=1e3"],
-        [*model, "scheduler=exponential", "scheduler.gamma=1"],
+        [*model, "scheduler=exponential", "scheduler.factor=1e3"],
+        [*model, "scheduler=exponential", "scheduler.factor=1"],
     )  # fmt: skip
     first, second = trained([failing, well])
     assert (first, second) == (failing, well)
     assert failing.error is not None
     assert "diverged" in failing.error
     assert 1 <= len(failing.history) < 30
-    assert f"epoch {len(failing.history)}" in failing.error
+    assert f"after epoch {len(failing.history) + 1}:" in failing.error
     assert all(np.isfinite(metrics["train/loss"]) for metrics in failing.history)
     assert 0 <= failing.best_epoch < len(failing.history)
     assert well.error is None
