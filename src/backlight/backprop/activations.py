@@ -92,6 +92,13 @@ def _gelu(z: Tensor, out: Tensor | None = None) -> Tensor:
     return functional.gelu(z) if out is None else aten.gelu.out(z, out=out)
 
 
+def _steady_gelu(z: Tensor, out: Tensor | None = None) -> Tensor:
+    """As `_wherever`: of what lies in order it is oneDNN's, which computes all entries alike."""
+    if z.is_contiguous():
+        return _gelu(z, out)
+    return _gelu(z.mT, None if out is None else out.mT).mT
+
+
 # PyTorch's own functions for this, which autograd calls too.
 def _sigmoid_backward(error: Tensor, _: Tensor, a: Tensor) -> Tensor:
     aten.sigmoid_backward.grad_input(error, a, grad_input=error)
@@ -109,7 +116,8 @@ def _relu_backward(error: Tensor, z: Tensor, _: Tensor) -> Tensor:
 
 
 def _gelu_backward(error: Tensor, z: Tensor, _: Tensor) -> Tensor:
-    aten.gelu_backward.grad_input(error, z, grad_input=error)
+    lying, of_z = (error, z) if z.is_contiguous() else (error.mT, z.mT)  # see `_steady_gelu`
+    aten.gelu_backward.grad_input(lying, of_z, grad_input=lying)
     return error
 
 
@@ -121,7 +129,7 @@ ACTIVATIONS: dict[ActivationName, Activation] = {
     "sigmoid": Activation(torch.sigmoid, steady_sigmoid, _sigmoid_derivative, _sigmoid_backward),
     "tanh": Activation(torch.tanh, partial(_wherever, torch.tanh), _tanh_derivative, _tanh_backward),
     "relu": Activation(_relu, _relu, _relu_derivative, _relu_backward),
-    "gelu": Activation(_gelu, _gelu, _gelu_derivative, _gelu_backward),
+    "gelu": Activation(_gelu, _steady_gelu, _gelu_derivative, _gelu_backward),
     # Of a user and an item it holds the product of their embeddings: with one hidden layer this is a polynomial
     # network, the kin of factorization machines (Livni et al. 2014; Blondel et al., ICML 2016).
     "square": Activation(torch.square, torch.square, _square_derivative, _square_backward),
