@@ -1,11 +1,13 @@
 """Stacked networks compute what each computes alone."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backlight.backprop.activations import ACTIVATIONS
+from backlight.backprop.activations import ACTIVATIONS, ActivationName
 from backlight.model import SigmoidMLP
 from backlight.population.networks import ByAutograd, ByEquations, StackedNetwork
 
@@ -55,3 +57,23 @@ def test_gradients_are_those_of_each_alone(
         for ours, theirs in zip(gradients, member.parameters(), strict=True):
             assert theirs.grad is not None
             torch.testing.assert_close(ours[index].reshape(theirs.shape), theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "gelu"])
+@pytest.mark.parametrize("batch", [1, 5, 7, 16, 32, 33, 100])
+def test_bits_are_those_of_each_alone(activation: ActivationName, batch: int) -> None:
+    """Wherever in memory a member's matrices lie, and however many there are."""
+    sizes, members = [10, 12, 7, 3], 20
+    shapes = [shape for i, o in pairwise(sizes) for shape in ((o, i), (1, o))]
+    parameters = [torch.randn(members, *shape) for shape in shapes]
+    x, targets = torch.randn(members, batch, 13)[..., :10], torch.rand(members, batch, 3)
+
+    def gradients(some: slice) -> list[Tensor]:
+        network = ByEquations(ACTIVATIONS[activation])
+        logits, found = network.gradients(x[some], targets[some], None, [p[some].clone() for p in parameters])
+        return [logits, *found]
+
+    together = gradients(slice(None))
+    alone = [gradients(slice(number, number + 1)) for number in range(members)]
+    for ours, theirs in zip(together, zip(*alone, strict=True), strict=True):
+        assert torch.equal(ours, torch.cat(theirs))

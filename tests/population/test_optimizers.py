@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.optim import Optimizer
 
 from backlight.optimizers import OPTIMIZERS
 from backlight.population.optimizers import STACKED
@@ -25,6 +27,21 @@ MEMBERS = {
 }  # fmt: skip
 
 
+def hyper(name: str, optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """Settings of each, as the stacked one of this name takes them."""
+    groups = [optimizer.param_groups[0] for optimizer in optimizers]
+    return {
+        setting: torch.tensor(
+            [
+                float(g["betas"][int(setting[-1]) - 1] if setting.startswith("beta") else g[setting])
+                for g in groups
+            ],
+            dtype=torch.float64,
+        )
+        for setting in STACKED[name].names
+    }
+
+
 @pytest.mark.parametrize("name", STACKED)
 @settings(deadline=None)
 @given(data=st.data())
@@ -39,18 +56,7 @@ def test_steps_are_those_of_torch(name: str, data: st.DataObject) -> None:
         OPTIMIZERS[name](parameters, lr=lr, **option)
         for parameters, lr, option in zip(alone, rates, options, strict=True)
     ]
-    groups = [optimizer.param_groups[0] for optimizer in optimizers]
-    hyper = {
-        setting: torch.tensor(
-            [
-                float(g["betas"][int(setting[-1]) - 1] if setting.startswith("beta") else g[setting])
-                for g in groups
-            ],
-            dtype=torch.float64,
-        )
-        for setting in STACKED[name].names
-    }
-    stacked = STACKED[name]([part.clone() for part in start], hyper)
+    stacked = STACKED[name]([part.clone() for part in start], hyper(name, optimizers))
 
     for _ in range(4):
         gradients = [torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in start]
@@ -72,48 +78,11 @@ def test_steps_are_those_of_torch(name: str, data: st.DataObject) -> None:
 def test_those_who_stay_go_on_as_before() -> None:
     start = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(0))
     gradient = torch.ones(3, 2, 2)
-    hyper = {
-        "beta1": torch.tensor([0.9, 0.5, 0.1]), "beta2": torch.tensor([0.99, 0.9, 0.8]),
-        "eps": torch.full((3,), 1e-8), "weight_decay": torch.tensor([0.0, 0.1, 0.2]),
-    }  # fmt: skip
-    lr = torch.tensor([0.1, 0.2, 0.3])
-    whole, fewer = (STACKED["adam"]([start.clone()], hyper) for _ in range(2))
-    for optimizer in (whole, fewer):
-        optimizer.step([gradient.clone()], lr)
-    stay = torch.tensor([0, 2])
-    fewer.keep(stay)
-    whole.step([gradient.clone()], lr)
-    fewer.step([gradient[stay]], lr[stay])
-    torch.testing.assert_close(fewer.parameters[0], whole.parameters[0][stay])
-
-
-def test_those_who_join_start_from_nothing() -> None:
-    start = torch.randn(2, 2, 2, generator=torch.Generator().manual_seed(0))
-    gradient = torch.ones(2, 2, 2)
-    hyper = {
-        "momentum": torch.tensor([0.0, 0.9]),
-        "nesterov": torch.zeros(2),
-        "weight_decay": torch.tensor([0.1, 0.0]),
-    }
-    lr = torch.tensor([0.1, 0.2])
-    whole = STACKED["sgd"]([start.clone()], hyper)
-    first, second = (
-        STACKED["sgd"]([start[i : i + 1].clone()], {name: value[i : i + 1] for name, value in hyper.items()})
-        for i in (0, 1)
-    )
-    first.join(second)
-    for _ in range(3):
-        whole.step([gradient.clone()], lr)
-        first.step([gradient.clone()], lr)
-    torch.testing.assert_close(first.parameters[0], whole.parameters[0])
-
-    adam = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}
-    early, late = (
-        STACKED["adam"]([start[:1].clone()], {name: torch.tensor([value]) for name, value in adam.items()})
-        for _ in range(2)
-    )
-    early.step([gradient[:1].clone()], lr[:1])
-    early.join(late)
-    early.step([gradient.clone()], lr[:1].expand(2))
-    late.step([gradient[:1].clone()], lr[:1])
-    torch.testing.assert_close(early.parameters[0][1:], late.parameters[0])
+    stacked = STACKED[name]([start.clone()], hyper(name, optimizers))
+    for _ in range(5):
+        gradients = torch.randn(len(rates), *shape)
+        for parameter, gradient, optimizer in zip(alone, gradients, optimizers, strict=True):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        stacked.step([gradients.clone()], torch.tensor(rates, dtype=torch.float64))
+    assert torch.equal(stacked.parameters[0], torch.stack([parameter.detach() for parameter in alone]))

@@ -9,12 +9,15 @@ from torch import Tensor
 class StackedOptimizer:
     """Makes the step that `torch.optim` would make, for each member with its own settings.
 
+    Operations come in the order of `torch.optim`'s, and what does not depend on the gradients is reckoned in float64
+    as Python does there, so that a member's bits are those that it has alone.
+
     `state` holds what `torch.optim` keeps for each parameter, under its names, as one tensor
     `[members, …]` per parameter.
 
     Args:
         parameters: `[members, …]` each, with three axes; changed in place.
-        settings: `[members]` each, named as in the parameter groups of `torch.optim`.
+        settings: `[members]` float64 each, named as in the parameter groups of `torch.optim`.
     """
 
     names: tuple[str, ...]
@@ -34,7 +37,7 @@ class StackedOptimizer:
 
         Args:
             gradients: of the parameters; they are changed.
-            lr: `[members]`
+            lr: `[members]` float64
         """
         self.steps += 1
         self._update(gradients, lr.reshape(-1, 1, 1))
@@ -71,16 +74,21 @@ class StackedOptimizer:
     def _update(self, gradients: list[Tensor], lr: Tensor) -> None:
         raise NotImplementedError
 
+    def _cast(self, values: Tensor) -> Tensor:
+        """As numbers like the parameters."""
+        return values.to(self.parameters[0].dtype)
+
     def _add_penalty(self, gradients: list[Tensor]) -> None:
         """The gradient of the L2 penalty."""
         if "weight_decay" in self._in_use:
-            decay = self.settings["weight_decay"]
+            decay = self._cast(self.settings["weight_decay"])
             for gradient, parameter in zip(gradients, self.parameters, strict=True):
                 gradient.addcmul_(decay, parameter)
 
     def _descend(self, directions: list[Tensor], lr: Tensor) -> None:
+        rates = self._cast(lr)
         for parameter, direction in zip(self.parameters, directions, strict=True):
-            parameter.addcmul_(lr, direction, value=-1)
+            parameter.addcmul_(rates, direction, value=-1)
 
 
 class SGD(StackedOptimizer):
@@ -96,7 +104,7 @@ class SGD(StackedOptimizer):
         if "momentum" not in self._in_use:
             self._descend(gradients, lr)
             return
-        momentum, nesterov = self.settings["momentum"], self.settings["nesterov"].bool()
+        momentum, nesterov = self._cast(self.settings["momentum"]), self.settings["nesterov"].bool()
         directions = []
         for gradient, buffer in zip(gradients, self.state["momentum_buffer"], strict=True):
             buffer.mul_(momentum).add_(gradient)
@@ -118,17 +126,19 @@ class Adam(StackedOptimizer):
 
     def _update(self, gradients: list[Tensor], lr: Tensor) -> None:
         self._decay(gradients, lr)
-        beta1, beta2, eps = (self.settings[name] for name in ("beta1", "beta2", "eps"))
+        beta1, beta2 = self.settings["beta1"], self.settings["beta2"]
         steps = self.steps.double().reshape(-1, 1, 1)
-        size = (lr.double() / (1 - beta1.double() ** steps)).to(lr.dtype)
-        root = (1 - beta2.double() ** steps).sqrt().to(lr.dtype)
-        moments = zip(gradients, self.state["exp_avg"], self.state["exp_avg_sq"], strict=True)
-        directions = []
-        for gradient, mean, square in moments:
-            mean.lerp_(gradient, 1 - beta1)
-            square.mul_(beta2).add_((1 - beta2) * gradient.square_())
-            directions.append(mean / square.sqrt().div_(root).add_(eps))
-        self._descend(directions, size)
+        size = self._cast(-lr / (1 - beta1**steps))
+        root = self._cast((1 - beta2**steps).sqrt())
+        to_mean, to_square = self._cast(1 - beta1), self._cast(1 - beta2)
+        kept, eps = self._cast(beta2), self._cast(self.settings["eps"])
+        moments = zip(
+            self.parameters, gradients, self.state["exp_avg"], self.state["exp_avg_sq"], strict=True
+        )
+        for parameter, gradient, mean, square in moments:
+            mean.lerp_(gradient, to_mean)
+            square.mul_(kept).addcmul_(to_square * gradient, gradient)
+            parameter.add_((size * mean).div_(square.sqrt().div_(root).add_(eps)))
 
     def _decay(self, gradients: list[Tensor], lr: Tensor) -> None:
         self._add_penalty(gradients)
@@ -140,7 +150,7 @@ class AdamW(Adam):
     def _decay(self, gradients: list[Tensor], lr: Tensor) -> None:
         if "weight_decay" in self._in_use:
             for parameter in self.parameters:
-                parameter.mul_(1 - lr * self.settings["weight_decay"])
+                parameter.mul_(self._cast(1 - lr * self.settings["weight_decay"]))
 
 
 class RMSprop(StackedOptimizer):
@@ -153,16 +163,18 @@ class RMSprop(StackedOptimizer):
 
     def _update(self, gradients: list[Tensor], lr: Tensor) -> None:
         self._add_penalty(gradients)
-        alpha, eps, momentum = (self.settings[name] for name in ("alpha", "eps", "momentum"))
-        directions = []
-        for gradient, square in zip(gradients, self.state["square_avg"], strict=True):
-            square.mul_(alpha).add_((1 - alpha) * gradient.square())
-            directions.append(gradient.div_(square.sqrt().add_(eps)))
-        if "momentum" in self._in_use:
-            for direction, buffer in zip(directions, self.state["momentum_buffer"], strict=True):
-                buffer.mul_(momentum).add_(direction)
-            directions = self.state["momentum_buffer"]
-        self._descend(directions, lr)
+        alpha, eps, momentum = (self._cast(self.settings[name]) for name in ("alpha", "eps", "momentum"))
+        to_square, size = self._cast(1 - self.settings["alpha"]), self._cast(-lr)
+        for number, (parameter, gradient, square) in enumerate(
+            zip(self.parameters, gradients, self.state["square_avg"], strict=True)
+        ):
+            square.mul_(alpha).addcmul_(to_square * gradient, gradient)
+            root = square.sqrt().add_(eps)
+            if "momentum" in self._in_use:
+                buffer = self.state["momentum_buffer"][number]
+                parameter.addcmul_(size, buffer.mul_(momentum).add_(gradient.div_(root)))
+            else:
+                parameter.add_((size * gradient).div_(root))
 
 
 def _joined(mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[Tensor]:

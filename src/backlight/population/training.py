@@ -211,7 +211,9 @@ class Population:
             ],
             {
                 name: torch.tensor(
-                    [_setting(member.optimizer, name) for member in newcomers], device=self._device
+                    [_setting(member.optimizer, name) for member in newcomers],
+                    dtype=torch.float64,
+                    device=self._device,
                 )
                 for name in algorithm.names
             },
@@ -276,7 +278,7 @@ class Population:
         """Make the steps of an epoch; returns the metrics `[members]` of what they saw."""
         task, logits = self._task, []
         places, sharing = self._order()
-        lr = torch.tensor(self._roster.rates, device=self._device)
+        lr = torch.tensor(self._roster.rates, dtype=torch.float64, device=self._device)
         monitor = self._monitor
         batch_size = self._members[0].data.rows_per_step
         of_member = max(parameter[0].numel() for parameter in self._optimizer.parameters)
