@@ -62,7 +62,7 @@ def test_gradients_are_those_of_each_alone(
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "gelu"])
 @pytest.mark.parametrize("batch", [1, 5, 7, 16, 32, 33, 100])
 def test_bits_are_those_of_each_alone(activation: ActivationName, batch: int) -> None:
-    """Wherever in memory a member's matrices lie, and however many there are."""
+    """Wherever in memory a member's matrices lie, and however many there are, also where threads share them."""
     sizes, members = [10, 12, 7, 3], 20
     shapes = [shape for i, o in pairwise(sizes) for shape in ((o, i), (1, o))]
     parameters = [torch.randn(members, *shape) for shape in shapes]
@@ -73,7 +73,11 @@ def test_bits_are_those_of_each_alone(activation: ActivationName, batch: int) ->
         logits, found = network.gradients(x[some], targets[some], None, [p[some].clone() for p in parameters])
         return [logits, *found]
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
     together = gradients(slice(None))
+    torch.set_num_threads(1)
     alone = [gradients(slice(number, number + 1)) for number in range(members)]
+    torch.set_num_threads(threads)
     for ours, theirs in zip(together, zip(*alone, strict=True), strict=True):
         assert torch.equal(ours, torch.cat(theirs))

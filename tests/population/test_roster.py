@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from hydra import compose, initialize_config_dir
 
 from backlight.command import config_folder
 from backlight.config import plain, task_of
+from backlight.population import training
 from backlight.population.member import Member
 from backlight.population.training import Judge, Population
 from backlight.sweep.members import MemberBuilder
@@ -101,7 +105,7 @@ def test_who_fails_keeps_what_went_well() -> None:
     assert len(well.history) == 30
 
 
-def test_judges_see_every_epoch() -> None:
+def test_judges_see_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     class Third:
         """Ends the second of them after its third epoch."""
 
@@ -110,9 +114,11 @@ def test_judges_see_every_epoch() -> None:
             return [1] if seen[-1] == [3, 3] else []
 
     seen: list[list[int]] = []
+    # An epoch takes a second, which the members share.
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=partial(next, count())))
     stays, leaves = members(["trainer.max_epochs=5"], ["trainer.max_epochs=5", "seed=1"])
     assert trained([stays, leaves], judges=[Third()]) == [leaves, stays]
     assert seen == [[1, 1], [2, 2], [3, 3], [4], []]
     assert (len(stays.history), len(leaves.history)) == (5, 3)
-    assert leaves.seconds > 0
+    assert (stays.seconds, leaves.seconds) == (3.5, 1.5)
     assert leaves.test_metrics
