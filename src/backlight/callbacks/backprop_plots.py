@@ -1,6 +1,6 @@
 """Pictures of the error contributions of every neuron, as PNG.
 
-Drawn by Pillow: matplotlib's figures would cost three times as much, which in a short training counts.
+Drawn by Pillow: matplotlib's figures would cost four times as much, which in a short training counts.
 """
 
 import io
