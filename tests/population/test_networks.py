@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,3 +83,31 @@ def test_bits_are_those_of_each_alone(activation: ActivationName, batch: int) ->
     torch.set_num_threads(threads)
     for ours, theirs in zip(together, zip(*alone, strict=True), strict=True):
         assert torch.equal(ours, torch.cat(theirs))
+
+
+SIZES = st.sampled_from([1, 2, 3, 4, 5, 10, 16, 33, 64, 128])
+
+
+@settings(max_examples=60, deadline=None)
+@given(features=SIZES, hidden=SIZES, batch=SIZES, groups=st.integers(1, 4), share=st.integers(1, 6))
+def test_bits_of_shared_rows(features: int, hidden: int, batch: int, groups: int, share: int) -> None:
+    """Members in a row that see the same rows."""
+    members = groups * share
+    parameters = [
+        torch.randn(members, *shape)
+        for shape in ((hidden, features), (1, hidden), (2, hidden), (1, 2))
+    ]  # fmt: skip
+    x, targets = torch.randn(groups, batch, features), torch.rand(members, batch, 2)
+    each = x.repeat_interleave(share, dim=0)
+
+    def gradients(x: Tensor) -> list[Tensor]:
+        logits, found = ByEquations(ACTIVATIONS["tanh"]).gradients(
+            x, targets, None, [parameter.clone() for parameter in parameters]
+        )
+        return [logits, *found]
+
+    for ours, theirs in zip(gradients(x), gradients(each), strict=True):
+        assert torch.equal(ours, theirs)
+    network = ByEquations(ACTIVATIONS["tanh"])
+    assert torch.equal(network.logits(x, parameters), network.logits(each, parameters))
+    assert torch.equal(network.scores(x, parameters), network.scores(each, parameters))

@@ -82,6 +82,27 @@ def test_members_know_their_history_whoever_asks() -> None:
     assert [step for step, _ in unasked[3].records] == [epoch * steps for epoch in range(4)]
 
 
+def test_who_shares_rows_trains_as_if_alone() -> None:
+    """Groups of one seed stand in a row and are as large as each other, until one of them has come to its end."""
+    own = [
+        [f"optimizer.lr={lr}", f"seed={seed}", f"trainer.max_epochs={epochs}", "model.hidden=[8,3]"]
+        for lr, epochs in ((0.3, 4), (3, 4), (1, 2))
+        for seed in range(3)
+    ]
+    own[-1][2] = "trainer.max_epochs=3"
+    together, alone = members(*own), members(*own)
+    trained(together)
+    for member, same in zip(together, alone, strict=True):
+        trained([same])
+        assert member.history == same.history
+        assert member.test_metrics == same.test_metrics
+        assert [step for step, _ in member.records] == [step for step, _ in same.records]
+        for (_, ours), (_, theirs) in zip(member.records, same.records, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        for ours, theirs in zip(member.parameters, same.parameters, strict=True):
+            assert torch.equal(ours, theirs)
+
+
 def test_who_fails_keeps_what_went_well() -> None:
     model = [
         "model.activation=relu",

@@ -16,6 +16,8 @@ WORTH_SUMMING = 2**14
 """Multiply-adds of all products, from which a sum of many takes a third of the time of PyTorch's own loop."""
 PLAIN_LOOP = 400
 """Multiply-adds of one product, below which PyTorch does not ask MKL."""
+THIN = 4
+"""Rows, or half of columns or inner, below which MKL multiplies a matrix in another way than a larger one."""
 SUM_VECTOR = 32
 """Columns that PyTorch sums at a time, in the order of the loop; what is left in the end goes another way."""
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -24,8 +26,13 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
     """`left right`, plus `added`, of many: `[n, rows, inner]`, `[n, inner, columns]` and `[n, rows, 1]`.
 
+    Of the right there may be fewer, see `can_share`: each then serves equally many of the left in a row.
     It may be given memory to write to, which a large product without `added` does not use.
     """
+    groups, count, rows, inner = right.shape[0], *left.shape
+    if groups < count:
+        added, spare = (None if t is None else t.view(groups, -1, t.shape[-1]) for t in (added, spare))
+        return product(left.reshape(groups, -1, inner), right, added, spare).view(count, rows, -1)
     size = left.numel() * right.shape[-1]
     # The first question is cheap, and answers for small networks.
     if size < WORTH_ONEDNN or not _is_for_onednn(left, right.mT):
@@ -36,6 +43,30 @@ def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Ten
         return torch.baddbmm(added, left, right, out=spare)
     result = _stacked(list(map(_by_onednn, _each(left), _each(right.mT))))
     return result if added is None else torch.add(result, added, out=result if spare is None else spare)
+
+
+def can_share(left: Tensor, right: Tensor) -> bool:
+    """Whether one product of many of the left, one below the other, with a right has the bits of a product of each.
+
+    Args:
+        left: `[n, rows, inner]`
+        right: `[groups, columns, inner]`, each for equally many of the left in a row.
+    """
+    rows, columns, inner = left.shape[1], right.shape[1], left.shape[2]
+    of_each = rows * columns * inner
+    return (
+        min(rows, 2 * columns, 2 * inner) >= THIN
+        and of_each >= PLAIN_LOOP
+        and of_each * left.shape[0] // right.shape[0] < WORTH_ONEDNN
+    )
+
+
+def for_each(shared: Tensor, count: int) -> Tensor:
+    """`[count, …]` of `[groups, …]`, each for equally many in a row; copied only where there are several."""
+    groups = shared.shape[0]
+    if groups == count:
+        return shared
+    return shared[:, None].expand(-1, count // groups, -1, -1).flatten(0, 1)
 
 
 def _is_sum(right: Tensor) -> bool:

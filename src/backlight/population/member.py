@@ -43,8 +43,10 @@ class Member:
     stop_hopeless: StopHopeless | None = None
     early_stopping: EarlyStopping | None = None
 
+    parameters: list[Tensor] = field(init=False)
+    """Weight and bias of every layer of the model."""
     started: list[Tensor] = field(init=False)
-    """Weight and bias of every layer before the first step."""
+    """The same before the first step."""
     history: list[dict[str, np.float32]] = field(default_factory=list)
     """The metrics of every epoch, as in `metrics.csv`."""
     records: list[tuple[int, NDArray[np.float32]]] = field(default_factory=list)
@@ -61,7 +63,8 @@ class Member:
     """Its share of the time that training took."""
 
     def __post_init__(self) -> None:
-        self.started = [parameter.detach().clone() for parameter in self.model.parameters()]
+        self.parameters = list(self.model.parameters())
+        self.started = [parameter.detach().clone() for parameter in self.parameters]
 
     @property
     def kinship(self) -> tuple[object, ...]:

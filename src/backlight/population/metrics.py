@@ -14,7 +14,7 @@ CALIBRATION_BINS = 15
 
 def cheap_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """What is known of training rows."""
-    return {"accuracy": (_predicted(probabilities) == labels).float().mean(dim=1)}
+    return {"accuracy": _mean_of(_predicted(probabilities) == labels)}
 
 
 def every_metric(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -36,13 +36,18 @@ def every_metric(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
         else (probabilities.amax(dim=2), (predicted == labels).float())
     )
     return {
-        "accuracy": (predicted == labels).float().mean(dim=1),
+        "accuracy": _mean_of(predicted == labels),
         "balanced_accuracy": _mean(recall, present),
         "f1": f1[:, 1] if is_binary else _mean(f1, present),
         "auroc": area.mean(dim=1),
         "average_precision": precision.nan_to_num().squeeze(1) if is_binary else precision.nanmean(dim=1),
         "calibration_error": _calibration_error(confidence, right),
     }
+
+
+def _mean_of(hits: Tensor) -> Tensor:
+    """`[members]` of booleans `[members, rows]`."""
+    return hits.sum(dim=1) / hits.shape[1]
 
 
 def _predicted(probabilities: Tensor) -> Tensor:

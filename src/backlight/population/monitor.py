@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from backlight.backprop.contributions import contributions, layer_figures
+from backlight.backprop.products import for_each
 from backlight.backprop.trace import layer_names, trace_many
 from backlight.callbacks.backprop import figure_tags
 from backlight.callbacks.gradients import norm_tags
@@ -81,14 +82,15 @@ class PopulationMonitor:
         """Take the figures of the step that was made, if anybody is due.
 
         Args:
-            x, targets: `[members, batch, ·]`
+            x: `[members, batch, features]`, or fewer, see `StackedNetwork.gradients`.
+            targets: `[members, batch, outputs]`
             positive_weight: `[members, 1, outputs]`, see `equations.binary_cross_entropy`.
             parameters: `[members, …]`, with the step.
         """
         if self._looking is None:
             return
         number, due, before = self._looking
-        weights, x = self._weights(before), x[due]
+        weights, x = self._weights(before), for_each(x, len(targets))[due]
         traced = trace_many(
             weights,
             before[1::2],

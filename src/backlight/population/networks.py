@@ -14,7 +14,7 @@ from torch.nn import functional
 from backlight.backprop import equations
 from backlight.backprop.activations import Activation
 from backlight.backprop.equations import ForwardPass
-from backlight.backprop.products import linear
+from backlight.backprop.products import can_share, for_each, linear
 
 
 class StackedNetwork(Protocol):
@@ -25,7 +25,11 @@ class StackedNetwork(Protocol):
         ...
 
     def logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """`[members, rows, outputs]` of rows `[members, rows, features]`."""
+        """`[members, rows, outputs]` of x as in `gradients`."""
+        ...
+
+    def scores(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """The same, bit for bit as the module alone: rows of nearly one score keep their order."""
         ...
 
     def gradients(
@@ -34,7 +38,7 @@ class StackedNetwork(Protocol):
         """The logits, and the gradients of each member's mean BCE, which are good until the next call.
 
         Args:
-            x: `[members, batch, features]`
+            x: `[members, batch, features]`, or fewer: then each serves equally many members in a row.
             targets: `[members, batch, outputs]`, in [0, 1].
             positive_weight: `[members, 1, outputs]`, see `equations.binary_cross_entropy`.
             parameters: of all members.
@@ -51,8 +55,10 @@ class ByEquations:
 
     def __init__(self, activation: Activation) -> None:
         self._activation = activation
-        self._spare: dict[torch.Size, tuple[ForwardPass, list[Tensor], list[tuple[Tensor, Tensor]]]] = {}
-        """What the last call computed, by the shape of its batch: the next one writes to the same memory."""
+        self._spare: dict[
+            tuple[torch.Size, torch.Size], tuple[ForwardPass, list[Tensor], list[tuple[Tensor, Tensor]]]
+        ] = {}
+        """What the last call computed, by the shapes of its batch: the next one writes to the same memory."""
 
     def stack(self, parameters: Iterable[Sequence[Tensor]]) -> list[Tensor]:
         """Weights `[members, out, in]` and biases `[members, 1, out]`, layer by layer."""
@@ -60,7 +66,13 @@ class ByEquations:
         return [tensor if tensor.ndim == 3 else tensor[:, None] for tensor in stacked]
 
     def logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """The forward half alone, in the very products of `SigmoidMLP`: rows of nearly one score keep their order."""
+        """The forward half alone."""
+        x = _rows_for(parameters[0], x)
+        return equations.forward(x, parameters[::2], parameters[1::2], self._activation).logits
+
+    def scores(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """In the very products of `SigmoidMLP`."""
+        x = for_each(x, len(parameters[0]))
         *hidden, last = zip(parameters[::2], parameters[1::2], strict=True)
         for weight, bias in hidden:
             x = self._activation.steady(linear(x, weight, bias))
@@ -71,13 +83,20 @@ class ByEquations:
     ) -> tuple[Tensor, list[Tensor]]:
         """The four equations, over all members at once."""
         weights = parameters[::2]
-        forward, deltas, gradients = self._spare.get(x.shape, (None, None, None))
+        x = _rows_for(weights[0], x)
+        shapes = x.shape, targets.shape
+        forward, deltas, gradients = self._spare.get(shapes, (None, None, None))
         passed = equations.forward(x, weights, parameters[1::2], self._activation, forward)
         error = equations.output_delta(passed.logits, targets, positive_weight)
         deltas = equations.deltas(passed, weights, error, self._activation, deltas)
         gradients = list(equations.gradients(passed, deltas, gradients))
-        self._spare = {x.shape: (passed, deltas, gradients)}
+        self._spare = {shapes: (passed, deltas, gradients)}
         return passed.logits, [gradient for layer in gradients for gradient in layer]
+
+
+def _rows_for(weight: Tensor, x: Tensor) -> Tensor:
+    """X as a first layer's weights `[members, out, in]` of all members can take it."""
+    return x if can_share(weight, x) else for_each(x, len(weight))
 
 
 class ByAutograd:
@@ -97,13 +116,16 @@ class ByAutograd:
 
     def logits(self, x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """The module of each member."""
-        result: Tensor = vmap(self._one)(list(parameters), x)
+        result: Tensor = vmap(self._one)(list(parameters), for_each(x, len(parameters[0])))
         return result
+
+    scores = logits
 
     def gradients(
         self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """Reverse-mode differentiation of each member's loss."""
+        x = for_each(x, len(targets))
 
         def loss(
             own: list[Tensor], x: Tensor, targets: Tensor, weight: Tensor | None

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from backlight.classifier import diverged
 from backlight.population.member import Member
@@ -44,6 +45,7 @@ class Roster:
         keys = zip(data_sets, (member.shuffle_seed for member in members), self._before.tolist(), strict=True)
         self.group = torch.tensor([groups.setdefault(key, len(groups)) for key in keys])
         """The number of each member's group: those of one data set and seed share the order of their rows."""
+        self.is_in_order = are_in_order(self.group, len(groups))
         self._groups = list(groups)
         self._last = np.array([member.max_epochs for member in members])
         self._limits = np.array([_limit(member) for member in members])
@@ -119,6 +121,12 @@ class Roster:
                 member.best_epoch, member.best_loss = best_epoch, best_loss
         self._epochs.clear()
         self._seconds = 0.0
+
+
+def are_in_order(group: Tensor, groups: int) -> bool:
+    """Whether groups `[members]` are as large as each other and stand in their order, the members of each in a row."""
+    in_order = torch.arange(groups, device=group.device).repeat_interleave(len(group) // groups)
+    return torch.equal(group, in_order)
 
 
 def _limit(member: Member) -> float:

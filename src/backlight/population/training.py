@@ -22,7 +22,7 @@ from backlight.population.metrics import cheap_metrics, every_metric
 from backlight.population.monitor import PopulationMonitor
 from backlight.population.networks import ByAutograd, ByEquations, StackedNetwork
 from backlight.population.optimizers import STACKED, StackedOptimizer
-from backlight.population.roster import Roster
+from backlight.population.roster import Roster, are_in_order
 from backlight.probabilities import labels_of, probabilities
 from backlight.threads import threads_for
 
@@ -36,16 +36,16 @@ class _Task:
     """What members are to learn: rows and loss of each, as tensors with a leading member axis.
 
     Attributes:
-        table: of each part, x and y `[rows, features + outputs]` of all different data sets, one set after the other.
-        features: columns of x.
+        x: of each part `[rows, features]` of all different data sets, one set after the other.
+        y: of each part `[rows, outputs]` of the same.
         rows: of each part of one data set.
         data_set: `[members, 1]` int64, the number of each member's data set.
         smoothing: `[members, 1, 1]`, or None where no member has any.
         positive_weight: `[members, 1, outputs]`, or None where no member has any.
     """
 
-    table: dict[Part, Tensor]
-    features: int
+    x: dict[Part, Tensor]
+    y: dict[Part, Tensor]
     rows: dict[Part, int]
     data_set: Tensor
     smoothing: Tensor | None
@@ -60,8 +60,11 @@ class _Task:
         weights = [member.loss.positive_weight for member in members]
         one = torch.ones(some.num_outputs)
         return cls(
-            {part: torch.cat([_rows_of(data, part) for data in sets.values()]).to(device) for part in parts},
-            some.num_features,
+            {
+                part: torch.cat([_features_of(data, part) for data in sets.values()]).to(device)
+                for part in parts
+            },
+            {part: torch.cat([data.part(part)[1] for data in sets.values()]).to(device) for part in parts},
             {part: len(some.part(part)[0]) for part in parts},
             torch.tensor([[numbers[id(member.data)]] for member in members], device=device),
             torch.tensor([[[member.loss.label_smoothing]] for member in members], device=device)
@@ -83,23 +86,10 @@ class _Task:
         )
 
     def take(self, part: Part, rows: slice) -> tuple[Tensor, Tensor]:
-        """X and y `[members, rows, ·]` of these rows."""
-        of_sets = self.table[part].unflatten(0, (-1, self.rows[part]))[:, rows]
-        return self._parted(_shared(of_sets, self.data_set[:, 0]))
-
-    def at(self, part: Part, places: Tensor, sharing: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """X and y `[members, rows, ·]` of places in the table, `[members, rows]`.
-
-        Where members share rows, places are given `[groups, rows]`, and the group of each member `[members]`.
-        """
-        return self._parted(_selected(self.table[part], places, sharing))
-
-    def y_at(self, part: Part, places: Tensor, sharing: Tensor | None = None) -> Tensor:
-        """As `at`, without x."""
-        return _selected(self.table[part][:, self.features :].contiguous(), places, sharing)
-
-    def _parted(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return rows[..., : self.features], rows[..., self.features :]
+        """These rows: x as `StackedNetwork` takes it, and y `[members, rows, outputs]`."""
+        x, y = (table[part].unflatten(0, (-1, self.rows[part]))[:, rows] for table in (self.x, self.y))
+        of_member = self.data_set[:, 0]
+        return x if are_in_order(of_member, len(x)) else _shared(x, of_member), _shared(y, of_member)
 
     def targets(self, y: Tensor) -> Tensor:
         return y if self.smoothing is None else y * (1 - self.smoothing) + self.smoothing / 2
@@ -116,24 +106,27 @@ class _Task:
         return {"loss": loss, **found}
 
 
-def _selected(table: Tensor, places: Tensor, sharing: Tensor | None) -> Tensor:
+def _selected(table: Tensor, places: Tensor) -> Tensor:
+    """`[groups, rows, columns]` of places `[groups, rows]` in a table `[·, columns]`."""
     # `[…]` takes five times as long.
     rows: Tensor = table.index_select(0, places.flatten()).unflatten(0, places.shape)
-    return rows if sharing is None else _shared(rows, sharing)
+    return rows
 
 
-def _shared(of_groups: Tensor, group: Tensor) -> Tensor:
+def _shared(of_groups: Tensor, group: Tensor | None) -> Tensor:
     """Of each member, what its group has; where there is but one it is not copied."""
+    if group is None:
+        return of_groups
     if len(of_groups) == 1:
         return of_groups.expand(len(group), *of_groups.shape[1:])
     return of_groups.index_select(0, group)
 
 
-def _rows_of(data: ClassificationData, part: Part) -> Tensor:
-    """X and y of a part, side by side; sparse rows are not stacked but trained alone."""
-    x, y = data.part(part)
+def _features_of(data: ClassificationData, part: Part) -> Tensor:
+    """X of a part; sparse rows are not stacked but trained alone."""
+    x, _ = data.part(part)
     assert isinstance(x, Tensor)
-    return torch.cat([x, y], dim=1)
+    return x
 
 
 class Judge(Protocol):
@@ -199,6 +192,7 @@ class Population:
         """Let these train with those that are there."""
         if self._members:
             self._tell()
+        newcomers = _by_rows(newcomers)
         some = newcomers[0]
         self._network = (
             ByEquations(some.model.activation) if some.backward == "equations" else ByAutograd(some.model)
@@ -248,7 +242,9 @@ class Population:
         """Give those that stop when hopeless their loss before the first step."""
         task = _Task.of(newcomers, self._device)
         x, y = task.take("train", slice(EVALUATION_ROWS))
-        losses = task.metrics(self._network.logits(x, parameters), y, lambda *_: {})["loss"].tolist()
+        batches = x.split(newcomers[0].data.rows_per_step, dim=1)
+        logits = torch.cat([self._network.logits(batch, parameters) for batch in batches], dim=1)
+        losses = task.metrics(logits, y, lambda *_: {})["loss"].tolist()
         for member, loss in zip(newcomers, losses, strict=True):
             if member.stop_hopeless is not None:
                 member.stop_hopeless.start(member.data, member.loss, loss)
@@ -282,28 +278,35 @@ class Population:
         monitor = self._monitor
         batch_size = self._members[0].data.rows_per_step
         of_member = max(parameter[0].numel() for parameter in self._optimizer.parameters)
+        y = _shared(_selected(task.y["train"], places), sharing)
+        batches = zip(places.split(batch_size, dim=1), task.targets(y).split(batch_size, dim=1), strict=True)
         with threads_for(len(self._members) * batch_size * of_member):
-            for number, batch in enumerate(places.split(batch_size, dim=1)):
-                x, y = task.at("train", batch, sharing)
-                targets, parameters = task.targets(y), self._optimizer.parameters
+            for number, (batch, targets) in enumerate(batches):
+                x, parameters = _selected(task.x["train"], batch), self._optimizer.parameters
+                if not self._roster.is_in_order:
+                    x = _shared(x, sharing)
                 monitor.begin(number, parameters)
                 logits.append(self._step(x, targets, lr))
                 monitor.end(x, targets, task.positive_weight, parameters)
         monitor.end_epoch()
-        return task.metrics(torch.cat(logits, dim=1), task.y_at("train", places, sharing), cheap_metrics)
+        return task.metrics(torch.cat(logits, dim=1), y, cheap_metrics)
 
     def _order(self) -> tuple[Tensor, Tensor | None]:
-        """The places of the rows of an epoch as `_Task.at` wants them: members of one seed and data set share them."""
+        """The places `[groups, rows]` of the rows of an epoch, and the group of each member; None: each is its own.
+
+        Members of one seed and data set are a group.
+        """
         rows = self._task.rows["train"]
         shuffled = cache(partial(_shuffled, rows))
         orders, group = self._roster.orders, self._roster.group
-        places = torch.stack([data_set * rows + shuffled(seed, epoch) for data_set, seed, epoch in orders])
+        first = torch.tensor([[data_set * rows] for data_set, _, _ in orders])
+        places = torch.stack([shuffled(seed, epoch) for _, seed, epoch in orders]).add_(first)
         if 2 * len(orders) > len(group):  # to copy what few share takes longer than it saves
             return places[group].to(self._device), None
         return places.to(self._device), group.to(self._device)
 
     def _step(self, x: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
-        """Back-propagate a batch `[members, batch, ·]` and make a step; returns the logits before it."""
+        """Back-propagate a batch, see `StackedNetwork.gradients`, and make a step; returns the logits before it."""
         logits, gradients = self._network.gradients(
             x, targets, self._task.positive_weight, self._optimizer.parameters
         )
@@ -323,7 +326,7 @@ class Population:
         if part not in task.rows:
             return {}
         logits = [
-            self._network.logits(task.take(part, slice(start, start + EVALUATION_ROWS))[0], parameters)
+            self._network.scores(task.take(part, slice(start, start + EVALUATION_ROWS))[0], parameters)
             for start in range(0, task.rows[part], EVALUATION_ROWS)
         ]
         return task.metrics(torch.cat(logits, dim=1), task.take(part, slice(None))[1], every_metric)
@@ -410,9 +413,7 @@ class _State:
     def write(self, members: Sequence[Member]) -> None:
         """Put the state of each member into its model and optimizer."""
         every_step: list[float] = self.steps.tolist()
-        for number, parameters in enumerate(
-            zip(*(member.model.parameters() for member in members), strict=True)
-        ):
+        for number, parameters in enumerate(zip(*(member.parameters for member in members), strict=True)):
             shape = (-1, *parameters[0].shape)
             torch._foreach_copy_(parameters, self.parameters[number].reshape(shape).unbind())
             kept = {name: tensors[number].reshape(shape).unbind() for name, tensors in self.kept.items()}
@@ -429,6 +430,15 @@ class _State:
                     if member.optimizer_name != "sgd":
                         own["step"] = torch.tensor(steps)
                     member.optimizer.state[parameter] = own
+
+
+def _by_rows(members: Sequence[Member]) -> list[Member]:
+    """Those that see the same rows in the same order side by side."""
+    places: dict[tuple[int, int | None], int] = {}
+    return sorted(
+        members,
+        key=lambda member: places.setdefault((id(member.data), member.shuffle_seed), len(places)),
+    )
 
 
 def _shuffled(rows: int, seed: int | None, epoch: int) -> Tensor:
