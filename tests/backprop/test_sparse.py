@@ -13,7 +13,7 @@ from backlight.backprop.gradcheck import gradcheck
 from backlight.backprop.sparse import SparseRows, affine, concatenate, outer, squared_norms
 from backlight.backprop.step import Backpropagation
 from backlight.backprop.trace import trace
-from backlight.diagnosis.measure import has_distinct, location_and_spread, row_keys
+from backlight.diagnosis.measure import distinct_column, location_and_spread, row_keys
 from backlight.model import SigmoidMLP
 
 
@@ -124,4 +124,5 @@ def test_spread_of_rare_features_is_that_of_what_is_there() -> None:
     for x in (dense, sparse(dense)):
         spread = location_and_spread(x)[1]
         assert spread.tolist() == pytest.approx([2.0, 12.5**0.5, 0.0])
-    assert has_distinct(sparse(dense), 1) and not has_distinct(sparse(dense), 2)
+    assert distinct_column(sparse(dense), 1) == distinct_column(dense, 2)
+    assert distinct_column(sparse(dense), 2) is None

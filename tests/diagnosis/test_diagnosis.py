@@ -23,11 +23,13 @@ from backlight.backprop.activations import ACTIVATIONS, ActivationName
 from backlight.backprop.trace import trace
 from backlight.command import config_folder
 from backlight.config import plain, task_of
+from backlight.diagnosis import measure
 from backlight.diagnosis.measure import (
     Networks,
     batch_signal,
     best_steps,
     constant_loss,
+    data_state,
     first_non_finite,
     layer_states,
     neighbourhoods,
@@ -305,7 +307,9 @@ def test_networks_measured_together_are_as_each_alone(
         return list(zip(states, *zip(*steps, strict=True), *signals, strict=True))
 
     for number, (states, *figures) in enumerate(measured(slice(None))):
-        [(alone, *its_figures)] = measured(slice(number, number + 1))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(measure, "ENTRIES_IN_CACHE", 0)  # as a large network, one length after the other
+            [(alone, *its_figures)] = measured(slice(number, number + 1))
         assert figures == pytest.approx(its_figures, rel=1e-3, abs=1e-6)
         reference = trace(models[number], x[number], y[number], None if weight is None else weight[number, 0])
         for state, other, layer in zip(states, alone, reference.layers, strict=True):
@@ -313,6 +317,27 @@ def test_networks_measured_together_are_as_each_alone(
             np.testing.assert_array_equal(state.silent, other.silent)
             np.testing.assert_allclose(state.saturation, other.saturation)
             np.testing.assert_array_equal(state.weight, layer.weight)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.booleans(), st.integers(0, 20), st.integers(0, 20), st.integers(0, 10))
+def test_rows_held_out_that_are_training_rows(is_continuous: bool, copied: int, own: int, half: int) -> None:
+    """Of columns that tell rows apart, and of those that do not; rows with one value in common are not the same."""
+    generator = torch.Generator().manual_seed(copied)
+    train = torch.randn(50, 4, generator=generator)
+    other = torch.randn(own + 1, 4, generator=generator)
+    if not is_continuous:
+        train, other = train.round().clamp(-1, 1), other.round().clamp(-1, 1)
+    halves = torch.cat([train[:half, :2], other[:1, 2:].expand(half, -1)], dim=1)
+    held_out = torch.cat([train[:copied], other, halves])
+    y, of_held_out = torch.zeros(50, 1), torch.zeros(len(held_out), 1)
+    of_held_out[: copied // 2] = 1  # with another label it is another row
+    rows = {tuple(row) for row in torch.cat([train, y], dim=1).tolist()}
+    found = data_state(
+        {"train": (train, y), "val": (held_out, of_held_out)}, list("abcd"), np.array([1.0, 0.0])
+    )
+    expected = sum(tuple(row) in rows for row in torch.cat([held_out, of_held_out], dim=1).tolist())
+    assert found.repeated_in["val"] == (expected, expected / len(held_out))
 
 
 def test_a_run_that_fails_is_diagnosed(call: Call, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from backlight.diagnosis.observations import DataState, Floats, LayerState, Neig
 
 ROWS_AT_ONCE = 8192
 ROWS_IN_CACHE = 1024  # what is computed of them lies in the cache, and takes up to a tenth of the time
+ENTRIES_IN_CACHE = 2**18  # of weights that are moved: of more it costs too to keep as many for every length
 USUAL_ROWS = 2048  # of which half have a column's usual value: a sample is off by 1/√2048, about 2 %
 MOST_NEIGHBOURHOOD_ROWS = 2000
 NEIGHBOURS = 20
@@ -86,30 +88,29 @@ def best_steps(
         rates: `[n, 2]`: what the optimizer multiplies the gradient with, and its sign with (Adam and its kin
             take steps of about the same size in every weight).
     """
-    lengths = torch.tensor(STEP_LENGTHS).reshape(-1, 1, 1)
-
-    def moved(start: Tensor, step: Tensor) -> Tensor:
-        """Every length at once: as many networks, stacked."""
-        return (start[:, None] - lengths * step[:, None]).flatten(0, 1)
-
     steps = [
         (_step(layer.weight_gradient, rates), _step(layer.bias_gradient[:, None], rates))
         for layer in record.layers
     ]
     # The first layer, which may be wide, moves in proportion: a step of each length is not computed anew.
-    a = networks.activation.function(moved(record.layers[0].pre_activation, affine(x, *steps[0])))
-    weights, biases = (
-        [moved(start, step) for start, step in zip(starts[1:], own, strict=True)]
-        for starts, own in zip((networks.weights, networks.biases), zip(*steps[1:], strict=True), strict=True)
-    )
-    logits = forward(a, weights, biases, networks.activation).logits
-    times = len(lengths)
-    if positive_weight is not None:
-        positive_weight = positive_weight.repeat_interleave(times, dim=0)
-    losses = binary_cross_entropies(logits, y.repeat_interleave(times, dim=0), positive_weight).nan_to_num(
-        nan=math.inf, posinf=math.inf
-    )
-    return [_shortest(gains) for gains in _numbers(record.loss[:, None] - losses.view(-1, times))]
+    first = record.layers[0]
+    starts = [first.pre_activation, *networks.weights[1:], *networks.biases[1:]]
+    ways = [affine(x, *steps[0]), *(weight for weight, _ in steps[1:]), *(bias for _, bias in steps[1:])]
+    at_once = len(STEP_LENGTHS) if sum(way.numel() for way in ways) < ENTRIES_IN_CACHE else 1
+    # Memory that is written to for the first time costs a large network as much as the products.
+    rooms = [start.new_empty(start.shape[0], at_once, *start.shape[1:]) for start in starts]
+    weight = None if positive_weight is None else positive_weight.repeat_interleave(at_once, dim=0)
+    targets = y.repeat_interleave(at_once, dim=0)
+    losses, passed = [], None
+    for lengths in torch.tensor(STEP_LENGTHS).reshape(-1, 1, 1).split(at_once):
+        for start, way, room in zip(starts, ways, rooms, strict=True):
+            torch.addcmul(start[:, None], lengths, way[:, None], value=-1, out=room)
+        z, *moved = (room.flatten(0, 1) for room in rooms)
+        weights, biases = moved[: len(moved) // 2], moved[len(moved) // 2 :]
+        passed = forward(networks.activation.function(z), weights, biases, networks.activation, passed)
+        losses.append(binary_cross_entropies(passed.logits, targets, weight).view(-1, at_once))
+    after = torch.cat(losses, dim=1).nan_to_num(nan=math.inf, posinf=math.inf)
+    return [_shortest(gains) for gains in _numbers(record.loss[:, None] - after)]
 
 
 def _shortest(gains: Floats) -> tuple[float, float]:
@@ -196,23 +197,31 @@ def data_state(
     y = every_y[: len(x)]
     some_x, some_y = x[:ROWS_AT_ONCE], y[:ROWS_AT_ONCE]
     # Rows with a continuous feature do not come twice by chance.
-    is_continuous = has_distinct(some_x, len(np.unique(row_keys(some_x, some_y))) / 2)
-    known = np.empty(0, dtype=np.int64)
-    if len(parts) > 1 or not is_continuous:  # reading all of a file takes a while
-        known = np.sort(row_keys(every_x, every_y))
+    continuous = distinct_column(some_x, len(np.unique(row_keys(some_x, some_y))) / 2)
+    every_key = cache(lambda: np.sort(row_keys(every_x, every_y)))
+
+    def repeats(held_out: Rows | RowsOnDisk, labels: Tensor) -> int:
+        """Rows held out that are training rows too."""
+        if continuous is None or not (isinstance(every_x, Tensor) and isinstance(held_out, Tensor)):
+            return _count_known(row_keys(held_out, labels), every_key())
+        # Rows that are the same have the same value in that column, which few others have.
+        values, own = every_x[:, continuous], held_out[:, continuous]
+        known, some = torch.isin(values, own), torch.isin(own, values)
+        keys = np.sort(row_keys(every_x[known], every_y[known]))
+        return _count_known(row_keys(held_out[some], labels[some]), keys)
+
     repeated = {}
     for name, part in parts.items():
         if name != "train":
-            keys = np.sort(row_keys(*part))
-            is_known = known[np.searchsorted(known, keys).clip(max=len(known) - 1)] == keys
-            repeated[name] = (int(is_known.sum()), float(is_known.mean()))
+            known = repeats(*part)
+            repeated[name] = (known, known / len(part[1]))
     means, deviations = map(_numbers, location_and_spread(x))
     return DataState(
         class_shares,
         feature_names,
         means,
         deviations,
-        0.0 if is_continuous else _share_of_repeated(known),
+        _share_of_repeated(every_key()) if continuous is None else 0.0,
         repeated,
         neighbourhoods(x, y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0].long())
         if isinstance(x, Tensor)
@@ -221,20 +230,27 @@ def data_state(
     )
 
 
+def _count_known(keys: NDArray[np.int64], known: NDArray[np.int64]) -> int:
+    """How many are among these, which are sorted."""
+    keys = np.sort(keys)
+    return int((np.searchsorted(known, keys, "right") > np.searchsorted(known, keys)).sum())
+
+
 def _share_of_repeated(known: NDArray[np.int64]) -> float:
     """Of sorted numbers, those that come more than once."""
     is_next_same = known[1:] == known[:-1]
     return float((np.append(is_next_same, False) | np.append(False, is_next_same)).mean())
 
 
-def has_distinct(x: Rows, more_than: float) -> bool:
-    """Whether one of the columns has more different values than that; of sparse rows those that are not 0 count."""
+def distinct_column(x: Rows, more_than: float) -> int | None:
+    """A column with more different values than that, or None; of sparse rows those that are not 0 count."""
     if isinstance(x, Tensor):
-        return any(len(column.unique()) > more_than for column in x.T)
+        return next((number for number, column in enumerate(x.T) if len(column.unique()) > more_than), None)
     is_full = x.columns.bincount(minlength=x.num_features) > more_than  # few are, and only these are sorted
     of_full = is_full[x.columns]
     pairs = torch.stack([x.columns[of_full].double(), x.values[of_full].double()], dim=1).unique(dim=0)
-    return len(pairs) > 0 and int(pairs[:, 0].long().bincount().max()) > more_than
+    distinct = pairs[:, 0].long().bincount(minlength=x.num_features)
+    return int(distinct.argmax()) if distinct.max() > more_than else None
 
 
 def location_and_spread(x: Rows) -> tuple[Tensor, Tensor]:
@@ -247,7 +263,11 @@ def location_and_spread(x: Rows) -> tuple[Tensor, Tensor]:
         mean = x.mean(dim=0)
         usual = x[:USUAL_ROWS].median(dim=0).values
         parts = x.split(ROWS_IN_CACHE)
-        others = sum((rows != usual).sum(dim=0) for rows in parts)
+        differs = torch.empty_like(parts[0])  # as numbers at once: sums of booleans take twice as long
+        others = sum(
+            (torch.ne(rows, usual, out=differs[: len(rows)]).sum(dim=0) for rows in parts),
+            torch.zeros_like(usual),
+        )
         deviation = (sum((rows - mean).square().sum(dim=0) for rows in parts) / len(x)).sqrt()
         # About the usual value the squares are those about the mean and the distance of the two.
         distance = (len(x) * (deviation.square() + (mean - usual).square()) / others.clamp(min=1)).sqrt()
