@@ -36,6 +36,8 @@ SWEEPS = [
     (["data=moons", "optimizer=rmsprop", "optimizer.momentum=0.5"], "optimizer.alpha=0.9,0.99"),
     (["data=circles", "data.batch_size=full", "optimizer=adam"], "model.init=xavier,normal"),
     (["data=xor", "trainer.gradient_clip_val=0.05", "data.seed=1", "name='of_${seed}'"], "seed=0,1"),
+    (["data=breast_cancer", "model.hidden=[12,7]", "model.activation=relu", "optimizer=rmsprop", "seed=99",
+      "trainer.gradient_clip_val=0.5", *ROUNDED_ALIKE], "optimizer.lr=0.001,0.1"),
     (["data=moons", "loss.positive_weight=balanced", "data.imbalance=0.4"], "loss.label_smoothing=0,0.2"),
     (["data=iris", "data.val_fraction=0", "model.hidden=[6,4]", "model.activation=tanh"], "model.init_scale=1,2"),
     (["data=moons", "model.activation=gelu", "scheduler=plateau", "scheduler.patience=0", *ROUNDED_ALIKE],

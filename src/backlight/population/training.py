@@ -311,9 +311,10 @@ class Population:
             x, targets, self._task.positive_weight, self._optimizer.parameters
         )
         if self._clip is not None:
-            squares = torch.stack([gradient.square().sum(dim=(1, 2)) for gradient in gradients])
-            norm = squares.sum(dim=0).sqrt().reshape(-1, 1, 1)
-            factor = (self._clip / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+            # In the operations of torch.nn.utils.clip_grad_norm_, so that bits are those of a single run.
+            norms = torch.stack([torch.linalg.vector_norm(own, dim=(1, 2)) for own in gradients], dim=1)
+            norm = torch.linalg.vector_norm(norms, dim=1).reshape(-1, 1, 1)
+            factor = ((norm + 1e-6).reciprocal() * self._clip).clamp(max=1.0)
             gradients = [gradient * factor for gradient in gradients]
         self._optimizer.step(gradients, lr)
         return logits
