@@ -63,12 +63,15 @@ def test_gradients_are_those_of_each_alone(
 
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "gelu"])
 @pytest.mark.parametrize("batch", [1, 5, 7, 16, 32, 33, 100])
-def test_bits_are_those_of_each_alone(activation: ActivationName, batch: int) -> None:
+@pytest.mark.parametrize(("last_hidden", "outputs"), [(7, 3), (64, 1), (5, 1)])
+def test_bits_are_those_of_each_alone(
+    activation: ActivationName, batch: int, last_hidden: int, outputs: int
+) -> None:
     """Wherever in memory a member's matrices lie, and however many there are, also where threads share them."""
-    sizes, members = [10, 12, 7, 3], 20
+    sizes, members = [10, 12, last_hidden, outputs], 20
     shapes = [shape for i, o in pairwise(sizes) for shape in ((o, i), (1, o))]
     parameters = [torch.randn(members, *shape) for shape in shapes]
-    x, targets = torch.randn(members, batch, 13)[..., :10], torch.rand(members, batch, 3)
+    x, targets = torch.randn(members, batch, 13)[..., :10], torch.rand(members, batch, outputs)
 
     def gradients(some: slice) -> list[Tensor]:
         network = ByEquations(ACTIVATIONS[activation])

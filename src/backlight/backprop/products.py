@@ -36,7 +36,14 @@ def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Ten
     size = left.numel() * right.shape[-1]
     # The first question is cheap, and answers for small networks.
     if size < WORTH_ONEDNN or not _is_for_onednn(left, right.mT):
+        # What MKL takes for a column has other bits among many.
+        if right.shape[-1] == 1 and rows > 1 and rows * inner >= PLAIN_LOOP:
+            below, room = (None if t is None else t.mT for t in (added, spare))
+            turned = product(right.mT, left.mT, below, room).mT
+            return turned if spare is None else spare
         if added is None:
+            if rows == 1 and inner * right.shape[-1] >= PLAIN_LOOP:
+                left = left.flatten(1).unsqueeze(1)
             return torch.bmm(left, right, out=spare)
         if size >= WORTH_SUMMING and left.shape[-2] == 1 and _is_sum(right):
             return torch.sum(left.mT * right, dim=-2, keepdim=True, out=spare).add_(added)
