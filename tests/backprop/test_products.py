@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -24,6 +24,7 @@ def _close(found: Tensor, expected: Tensor, inner: int) -> bool:
 @given(
     n=st.integers(1, 3), rows=SIZES, inner=SIZES, columns=SIZES, transposed=st.tuples(*[st.booleans()] * 3)
 )
+@example(n=2, rows=33, inner=33, columns=1, transposed=(False, False, False))
 def test_products_of_many(
     n: int, rows: int, inner: int, columns: int, transposed: tuple[bool, bool, bool]
 ) -> None:
