@@ -45,7 +45,7 @@ def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Ten
             if rows == 1 and inner * right.shape[-1] >= PLAIN_LOOP:
                 left = left.flatten(1).unsqueeze(1)
             return torch.bmm(left, right, out=spare)
-        if size >= WORTH_SUMMING and left.shape[-2] == 1 and _is_sum(right):
+        if rows == 1 and size >= WORTH_SUMMING and _is_sum(right):
             return torch.sum(left.mT * right, dim=-2, keepdim=True, out=spare).add_(added)
         return torch.baddbmm(added, left, right, out=spare)
     result = _stacked(list(map(_by_onednn, _each(left), _each(right.mT))))
