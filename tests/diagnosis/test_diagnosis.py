@@ -37,9 +37,9 @@ from backlight.diagnosis.measure import (
     perfect_loss,
     row_keys,
 )
-from backlight.diagnosis.observations import DataState, Observations, Settings
+from backlight.diagnosis.observations import DataState, Floats, Observations, Settings
 from backlight.diagnosis.remedies import REMEDIES
-from backlight.diagnosis.symptoms import SYMPTOMS
+from backlight.diagnosis.symptoms import SYMPTOMS, Finding
 from backlight.examination import Evidence
 from backlight.model import SigmoidMLP
 from backlight.run_folder import RunFolder
@@ -507,6 +507,24 @@ def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
     assert rests is not None and rests.step == 30, (
         "from the third epoch on the loss changes by less than 0.01"
     )
+
+
+def test_small_batches_jump_about_a_course_that_may_fall() -> None:
+    course, jumps = np.linspace(1.0, 0.4, 20), 0.015 * np.resize([1.0, -1.0, -1.0, 1.0], 20)
+    small = replace(observed(*course.tolist()).settings, batch_size=2)
+
+    def found(batch_signal: float, train: Floats, **held_out: Floats) -> Finding | None:
+        losses = observed(*train.tolist())
+        series = losses.series | {f"{part}/loss": loss for part, loss in held_out.items()}
+        seen = replace(losses, settings=small, batch_signal=batch_signal, series=series)
+        return SYMPTOMS["batch_too_small"](seen)
+
+    assert found(0.1, course + jumps, val=course + 4 * jumps) is not None
+    assert found(0.1, course + 2 * jumps) is not None, "without validation rows"
+    assert found(0.1, course, val=course + 4 * jumps) is None
+    assert found(0.1, course**3, val=course**3) is None, "a bend is no jump"
+    assert found(2.0, course + jumps, val=course + 4 * jumps) is None, "a batch shows where to go"
+    assert found(0.1, course[:3], val=course[:3]) is None
 
 
 @pytest.mark.parametrize(
