@@ -102,10 +102,12 @@ def diagnosed_seconds(overrides: list[str]) -> float:
     """The same with all that says what ails the run: while it trains, and the verdict."""
     with prepared(overrides) as (config, experiment), get_console().capture():
         folder = RunFolder(experiment.trainer.default_root_dir)
-        experiment.trainer.callbacks.append(EarlyWarning(config, folder))  # type: ignore[attr-defined]  # it is a list
+        warning = EarlyWarning(config, folder)
+        experiment.trainer.callbacks.append(warning)  # type: ignore[attr-defined]  # it is a list
         started = time.perf_counter()
         experiment.trainer.fit(experiment.classifier, experiment.data)
-        assert Diagnosis.of(config, Evidence.of(folder), experiment.data).verdict
+        evidence = Evidence.of(folder, start=warning.start)
+        assert Diagnosis.of(config, evidence, experiment.data).verdict
         return time.perf_counter() - started
 
 

@@ -12,6 +12,7 @@ from rich import get_console
 from backlight.callbacks.reach import data_of
 from backlight.classifier import Classifier
 from backlight.diagnose import Diagnosis, said
+from backlight.diagnosis.observations import Start
 from backlight.diagnosis.symptoms import explanation
 from backlight.examination import Evidence, measure_rows, read_series
 from backlight.model import SigmoidMLP
@@ -40,6 +41,8 @@ class EarlyWarning(Callback):
         self._warned: set[str] = set()
         self.first_seen: dict[str, int] = {}
         """The optimizer step at which each symptom was first found."""
+        self.start: Start | None = None
+        """As the first look found it."""
         self._seconds = self._longest = self._started = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,6 +73,7 @@ class EarlyWarning(Callback):
             series,
             None if is_untrained else model,
             started=list(model.parameters()) if is_untrained else None,
+            start=self.start,
         )
         data = data_of(trainer)
         measure_rows([data])  # once, and for the verdict too
@@ -77,6 +81,7 @@ class EarlyWarning(Callback):
         diagnosis = Diagnosis.of(self._config, evidence, data)
         took = time.monotonic() - started
         self._seconds, self._longest = self._seconds + took, max(self._longest, took)
+        self.start = Start(diagnosis.seen.start_loss, diagnosis.seen.start)
         for finding in diagnosis.findings:
             self.first_seen.setdefault(finding.symptom, min(finding.step, trainer.global_step))
             is_certain = finding.severity == "fatal" or finding.symptom in OF_THE_DATA

@@ -14,6 +14,7 @@ from torch import Tensor
 from backlight.assemble import Node, build_loss, build_network
 from backlight.backprop.activations import ACTIVATIONS
 from backlight.backprop.sparse import Rows
+from backlight.backprop.trace import Trace
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build
 from backlight.data.module import ClassificationData
@@ -29,7 +30,7 @@ from backlight.diagnosis.measure import (
     output_signal,
     perfect_loss,
 )
-from backlight.diagnosis.observations import DataState, Floats, Observations, Settings
+from backlight.diagnosis.observations import DataState, Floats, LayerState, Observations, Settings, Start
 from backlight.errors import BacklightError
 from backlight.model import SigmoidMLP
 from backlight.probabilities import labels_of
@@ -56,6 +57,7 @@ class Evidence:
         ended: the network of its last checkpoint; None where there is none yet.
         error: how it failed, or None.
         started: weight and bias of every layer before the first step, where they are known; the config gives the same.
+        start: what was measured of these before, if it was.
     """
 
     overrides: Sequence[str]
@@ -63,9 +65,10 @@ class Evidence:
     ended: SigmoidMLP | None
     error: str | None = None
     started: Sequence[Tensor] | None = None
+    start: Start | None = None
 
     @classmethod
-    def of(cls, folder: RunFolder, error: str | None = None) -> "Evidence":
+    def of(cls, folder: RunFolder, error: str | None = None, start: Start | None = None) -> "Evidence":
         """Read a run folder.
 
         Raises:
@@ -73,7 +76,7 @@ class Evidence:
         """
         last = folder.checkpoint("last")
         ended = TrainedNetwork.load(last).model if last.exists() else None
-        return cls(folder.read_overrides(), read_series(folder.metrics), ended, error)
+        return cls(folder.read_overrides(), read_series(folder.metrics), ended, error, start=start)
 
 
 Run = tuple[Node, Evidence, ClassificationData]
@@ -92,31 +95,29 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
     """
     config, _, data = runs[0]
     rates = torch.stack([_rates(config["optimizer"], evidence.series) for config, evidence, _ in runs])
-    began = [
-        evidence.started or list(build_network(config["model"], data).parameters())
+    came_to = [
+        _began(config, evidence, data) if evidence.ended is None else list(evidence.ended.parameters())
         for config, evidence, data in runs
     ]
-    weights = sum(parameter.numel() for parameter in began[0])
+    weights = sum(parameter.numel() for parameter in came_to[0])
     x, y, positive_weight = _rows(runs, min(MOST_ROWS, max(FEWEST_ROWS, WORTH_ALL_ROWS // weights)))
     activation = ACTIVATIONS[config["model"]["activation"]]
-    start = end = Networks.of(began, activation)
-    before = after = start.trace(x, y, positive_weight)
-    at_start = at_end = layer_states(start, before)
-    if any(evidence.ended is not None for _, evidence, _ in runs):
-        came_to = [
-            own if evidence.ended is None else list(evidence.ended.parameters())
-            for (_, evidence, _), own in zip(runs, began, strict=True)
-        ]
-        end = Networks.of(came_to, activation)
-        after = end.trace(x, y, positive_weight)
-        at_end = layer_states(end, after)
+    end = Networks.of(came_to, activation)
+    after = end.trace(x, y, positive_weight)
+    at_end = layer_states(end, after)
+    starts = [evidence.start for _, evidence, _ in runs if evidence.start is not None]
+    if all(evidence.ended is None for _, evidence, _ in runs):
+        starts = _starts(after, at_end)
+    elif len(starts) < len(runs):
+        began = Networks.of([_began(*run) for run in runs], activation)
+        before = began.trace(x, y, positive_weight)
+        starts = _starts(before, layer_states(began, before))
     longer_steps = cache(partial(best_steps, end, after, x, y, positive_weight, rates))
     measured = zip(
         runs,
         constant_loss(y, positive_weight).tolist(),
         perfect_loss(y, positive_weight).tolist(),
-        before.loss.tolist(),
-        at_start,
+        starts,
         at_end,
         batch_signal(after, data.rows_per_step).tolist(),
         output_signal(after).tolist(),
@@ -129,8 +130,8 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
             data.steps_per_epoch,
             base_loss,
             floor_loss,
-            start_loss,
-            first,
+            start.loss,
+            start.layers,
             last,
             lambda number=number: longer_steps()[number],  # type: ignore[misc]  # it takes none
             of_batch,
@@ -145,13 +146,20 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
             (config, evidence, data),
             base_loss,
             floor_loss,
-            start_loss,
-            first,
+            start,
             last,
             of_batch,
             of_output,
         ) in enumerate(measured)
     ]
+
+
+def _began(config: Node, evidence: Evidence, data: ClassificationData) -> Sequence[Tensor]:
+    return evidence.started or list(build_network(config["model"], data).parameters())
+
+
+def _starts(record: Trace, layers: Sequence[list[LayerState]]) -> list[Start]:
+    return list(map(Start, record.loss.tolist(), layers))
 
 
 def _rows(runs: Sequence[Run], at_most: int) -> tuple[Rows, Tensor, Tensor | None]:

@@ -108,7 +108,8 @@ def fit_and_test(
             raise BacklightError(sentence.strip()) from error
         raise
     summary["metrics"] = {name: metrics[name] for name in sorted(metrics.keys() - {"epoch", "step"})}
-    diagnosis = Diagnosis.of(config, Evidence.of(folder), data).dated(warning.first_seen)
+    evidence = Evidence.of(folder, start=warning.start)
+    diagnosis = Diagnosis.of(config, evidence, data).dated(warning.first_seen)
     summary["diagnosis"] = diagnosis.as_data()
     assert isinstance(trainer.logger, TensorBoardLogger)
     writer = trainer.logger.experiment

@@ -15,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer import event_file_writer
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -73,7 +73,8 @@ class RunDescription(Callback):
         self.config = config
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        writer = writer_of(trainer)
+        writer, model = writer_of(trainer), pl_module.model
+        assert isinstance(model, nn.Module)
         if writer is None:
             return
         writer.add_text("config", f"```yaml\n{self.config}\n```", trainer.global_step)
@@ -82,7 +83,9 @@ class RunDescription(Callback):
             rows = rows.to_dense()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the tracer's own deprecation
-            writer.add_graph(pl_module.model, rows)
+            # What is given untraced is traced three times, to compare.
+            writer.add_graph(torch.jit.trace(model.eval(), rows, check_trace=False), rows)
+            model.train()
 
 
 def write_scalars(writer: SummaryWriter, tags: Sequence[str], steps: Mapping[int, Sequence[float]]) -> None:

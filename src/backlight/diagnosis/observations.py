@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,13 @@ class Settings:
     max_epochs: int
     batch_size: int
     standardizes: bool
+
+
+class Start(NamedTuple):
+    """A network before its first step: its loss, and every layer, first layer first."""
+
+    loss: float
+    layers: list[LayerState]
 
 
 @dataclass(frozen=True)
