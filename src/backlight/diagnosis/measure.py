@@ -20,7 +20,8 @@ from backlight.backprop.trace import Trace, trace_many
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Neighbourhoods
 
 ROWS_AT_ONCE = 8192
-ROWS_IN_CACHE = 1024  # what is computed of them lies in the cache, and takes up to a tenth of the time
+ROWS_IN_CACHE = 512  # what is computed of them lies in the cache, and takes up to a tenth of the time
+INTEGERS_IN_CACHE = 2**17
 ENTRIES_IN_CACHE = 2**18  # of weights that are moved: of more it costs too to keep as many for every length
 USUAL_ROWS = 2048  # of which half have a column's usual value: a sample is off by 1/√2048, about 2 %
 MOST_NEIGHBOURHOOD_ROWS = 2000
@@ -206,7 +207,7 @@ def data_state(
             return _count_known(row_keys(held_out, labels), every_key())
         # Rows that are the same have the same value in that column, which few others have.
         values, own = every_x[:, continuous], held_out[:, continuous]
-        known, some = torch.isin(values, own), torch.isin(own, values)
+        known, some = _are_among(values, own), _are_among(own, values)
         keys = np.sort(row_keys(every_x[known], every_y[known]))
         return _count_known(row_keys(held_out[some], labels[some]), keys)
 
@@ -228,6 +229,13 @@ def data_state(
         else None,
         {name: len(part[0]) for name, part in parts.items()},
     )
+
+
+def _are_among(values: Tensor, known: Tensor) -> Tensor:
+    """Of each value, whether it is one of these, of which there is one at least; a quarter of the time of `torch.isin`."""
+    ascending = np.sort(known.numpy())
+    places = np.searchsorted(ascending, values.numpy()).clip(max=len(ascending) - 1)
+    return torch.from_numpy(ascending[places] == values.numpy())
 
 
 def _count_known(keys: NDArray[np.int64], known: NDArray[np.int64]) -> int:
@@ -261,20 +269,23 @@ def location_and_spread(x: Rows) -> tuple[Tensor, Tensor]:
     """
     if isinstance(x, Tensor):
         mean = x.mean(dim=0)
-        usual = x[:USUAL_ROWS].median(dim=0).values
-        parts = x.split(ROWS_IN_CACHE)
-        differs = torch.empty_like(parts[0])  # as numbers at once: sums of booleans take twice as long
-        others = sum(
-            (torch.ne(rows, usual, out=differs[: len(rows)]).sum(dim=0) for rows in parts),
-            torch.zeros_like(usual),
-        )
-        deviation = (sum((rows - mean).square().sum(dim=0) for rows in parts) / len(x)).sqrt()
+        middle = (min(len(x), USUAL_ROWS) - 1) // 2
+        # The median, in a third of PyTorch's time.
+        usual = torch.from_numpy(np.partition(x[:USUAL_ROWS].numpy(), middle, axis=0)[middle])
+        others, squares = torch.zeros_like(usual), torch.zeros_like(usual)
+        memory = torch.empty_like(x[:ROWS_IN_CACHE])
+        for rows in x.split(ROWS_IN_CACHE):
+            room = memory[: len(rows)]
+            # As numbers at once: sums of booleans take twice as long.
+            others += torch.ne(rows, usual, out=room).sum(dim=0)
+            squares += torch.sub(rows, mean, out=room).square_().sum(dim=0)
+        deviation = (squares / len(x)).sqrt()
         # About the usual value the squares are those about the mean and the distance of the two.
         distance = (len(x) * (deviation.square() + (mean - usual).square()) / others.clamp(min=1)).sqrt()
         return mean, torch.where((others > 0) & (2 * others < len(x)), distance, deviation)
     zeros = x.values.new_zeros(x.num_features)
-    squares = zeros.index_add(0, x.columns, x.values.square())
-    return zeros, (squares / x.columns.bincount(minlength=x.num_features).clamp(min=1)).sqrt()
+    of_others = zeros.index_add(0, x.columns, x.values.square())
+    return zeros, (of_others / x.columns.bincount(minlength=x.num_features).clamp(min=1)).sqrt()
 
 
 def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
@@ -293,11 +304,11 @@ def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
         return None
     chosen = torch.linspace(0, len(x) - 1, min(len(x), MOST_NEIGHBOURHOOD_ROWS)).long()
     x, y = x[chosen].double(), y[chosen]
-    spread = x.std(dim=0, correction=0)
+    spread = (x - x.mean(dim=0)).square_().mean(dim=0).sqrt()  # a quarter of the time of `std`
     x = (x / torch.where(spread > 0, spread, 1)).float()
-    # Half the squared distance, but for what all of a row have in common: its own norm.
-    order = linear(-x, x, squared_norms(x) / 2).fill_diagonal_(math.inf)
-    labels = y[order.topk(NEIGHBOURS, largest=False).indices]
+    # Less half the squared distance, but for what all of a row have in common: its own norm.
+    nearness = linear(x, x, -squared_norms(x) / 2).fill_diagonal_(-math.inf)
+    labels = y[nearness.topk(NEIGHBOURS).indices]
     classes = int(y.max()) + 1
     half = NEIGHBOURS // 2
     agreed, winner = nn.functional.one_hot(labels[:, :half], classes).sum(dim=1).max(dim=1)
@@ -362,7 +373,8 @@ def row_keys(x: Rows | RowsOnDisk, y: Tensor) -> NDArray[np.int64]:
         if isinstance(rows, SparseRows):
             some.index_add_(0, rows.row_of_entry, _bits(rows.values) * weights[rows.columns])
         else:
-            for few, own in zip(some.split(ROWS_IN_CACHE), rows.split(ROWS_IN_CACHE), strict=True):
+            in_cache = max(1, INTEGERS_IN_CACHE // x.shape[1])
+            for few, own in zip(some.split(in_cache), rows.split(in_cache), strict=True):
                 few += (_bits(own) * weights[: x.shape[1]]).sum(dim=1)
     return keys.numpy()
 
