@@ -20,8 +20,8 @@ from backlight.backprop.trace import Trace, trace_many
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Neighbourhoods
 
 ROWS_AT_ONCE = 8192
-ROWS_IN_CACHE = 512  # what is computed of them lies in the cache, and takes up to a tenth of the time
-INTEGERS_IN_CACHE = 2**17
+ROWS_IN_CACHE, INTEGERS_IN_CACHE = 512, 2**17
+"""What is computed of so many rows, or of numbers as integers, stays in the cache, and takes up to a tenth of the time."""
 ENTRIES_IN_CACHE = 2**18  # of weights that are moved: of more it costs too to keep as many for every length
 USUAL_ROWS = 2048  # of which half have a column's usual value: a sample is off by 1/√2048, about 2 %
 MOST_NEIGHBOURHOOD_ROWS = 2000
