@@ -126,7 +126,8 @@ def forward(
     last = len(weights) - 1
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         into_z, into_a = (None, None) if spare is None or layer == last else spare.of_layer(layer)
-        z = affine(fed, weight, bias, into_z)
+        above = None if layer == last else weights[layer + 1].shape[-2]
+        z = affine(fed, weight, bias, into_z, above)
         pre_activations.append(z)
         if layer < last:
             fed = activation.steady(z, out=into_a)

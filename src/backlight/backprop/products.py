@@ -96,9 +96,12 @@ def linear(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _stacked(list(map(_by_onednn, _each(a), _each(weight), _each(bias[:, 0]))))
 
 
-def is_of_wide_layer(a: Tensor, weight: Tensor) -> bool:
-    """Whether `a Wᵀ` should lie row by row, for which oneDNN turns the deltas, and not neuron by neuron: the weights."""
-    return 2 * a.shape[-2] <= weight.shape[-2] and _is_for_onednn(a, weight)
+def is_of_wide_layer(a: Tensor, weight: Tensor, above: int | None = None) -> bool:
+    """Whether `a Wᵀ` should lie row by row, for which oneDNN turns the deltas, and not neuron by neuron.
+
+    For that it turns the weights of the layer `above`, which has so many neurons.
+    """
+    return 2 * a.shape[-2] <= (weight.shape[-2] if above is None else above) and _is_for_onednn(a, weight)
 
 
 def _is_for_onednn(a: Tensor, weight: Tensor) -> bool:

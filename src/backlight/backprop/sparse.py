@@ -128,13 +128,16 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def affine(a: Rows, weight: Tensor, bias: Tensor, spare: Tensor | None = None) -> Tensor:
+def affine(
+    a: Rows, weight: Tensor, bias: Tensor, spare: Tensor | None = None, above: int | None = None
+) -> Tensor:
     """`a Wᵀ + b` of `a [batch, in]`, `W [out, in]`, `b [out]`; or of many, `[n, …]` each and `b [n, 1, out]`.
 
-    Of many it may be given memory to write to, which sparse rows and wide layers do not use.
+    Of many it may be given memory to write to, which sparse rows and wide layers do not use, and how many neurons the
+    next layer has.
     """
     if isinstance(a, Tensor):
-        if a.ndim == 2 or is_of_wide_layer(a, weight):
+        if a.ndim == 2 or is_of_wide_layer(a, weight, above):
             return linear(a, weight, bias)
         # Each neuron's rows together in memory: of few neurons and many rows it takes a third of the time.
         if spare is None:
