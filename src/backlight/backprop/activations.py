@@ -44,13 +44,20 @@ def _wherever(function: Callable[..., Tensor], z: Tensor, out: Tensor | None = N
     """
     size = z.numel()
     shares = min(torch.get_num_threads(), -(-size // SHARED)) if size > SHARED else 1
-    left = size % (VECTOR * shares)
-    result = function(z, out=out)
-    if left and z.is_cpu:
-        # In the order in which they lie in memory, which is that of both.
-        entries, results = ((t if z.is_contiguous() else t.mT).view(-1) for t in (z, result))
+    whole = VECTOR * shares
+    left = size % whole
+    if not left or not z.is_cpu:
+        return function(z, out=out)
+    result = function(z) if out is None else out
+    # In the order in which they lie in memory, which is that of both.
+    entries, results = ((t if z.is_contiguous() else t.mT).view(-1) for t in (z, result))
+    if size > whole:
         function(entries[:-left], out=results[:-left])
-        results[-left:] = function(functional.pad(entries[-left:], (0, VECTOR * shares - left)))[:left]
+        function(
+            entries[-whole:], out=results[-whole:]
+        )  # the first of these once more, which changes nothing
+    else:
+        results.copy_(function(functional.pad(entries, (0, whole - left)))[:left])
     return result
 
 
