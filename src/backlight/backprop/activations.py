@@ -53,9 +53,8 @@ def _wherever(function: Callable[..., Tensor], z: Tensor, out: Tensor | None = N
     entries, results = ((t if z.is_contiguous() else t.mT).view(-1) for t in (z, result))
     if size > whole:
         function(entries[:-left], out=results[:-left])
-        function(
-            entries[-whole:], out=results[-whole:]
-        )  # the first of these once more, which changes nothing
+        # The first of these once more, which changes nothing.
+        function(entries[-whole:], out=results[-whole:])
     else:
         results.copy_(function(functional.pad(entries, (0, whole - left)))[:left])
     return result
