@@ -37,7 +37,7 @@ from backlight.diagnosis.measure import (
     perfect_loss,
     row_keys,
 )
-from backlight.diagnosis.observations import DataState, Floats, Observations, Settings
+from backlight.diagnosis.observations import DataState, Floats, Neighbourhoods, Observations, Settings
 from backlight.diagnosis.remedies import REMEDIES
 from backlight.diagnosis.symptoms import SYMPTOMS, Finding
 from backlight.examination import Evidence
@@ -525,6 +525,21 @@ def test_small_batches_jump_about_a_course_that_may_fall() -> None:
     assert found(0.1, course**3, val=course**3) is None, "a bend is no jump"
     assert found(2.0, course + jumps, val=course + 4 * jumps) is None, "a batch shows where to go"
     assert found(0.1, course[:3], val=course[:3]) is None
+    late = course - 0.3
+    assert found(0.1, late + jumps, val=late + 2 * jumps) is None, "beside what it has learned they are small"
+    assert found(0.1, course + jumps, val=course + 2 * jumps) is not None
+
+
+def test_a_run_that_has_learned_half_but_falls_still_had_too_few_epochs() -> None:
+    falls = observed(*np.linspace(1.0, 0.4, 12).tolist())
+    knows_more = replace(falls.data, neighbourhoods=Neighbourhoods(0.95, 0.0))
+
+    def found(accuracy: float) -> Finding | None:
+        series = falls.series | {"train/accuracy": np.full(12, accuracy)}
+        return SYMPTOMS["too_few_epochs"](replace(falls, data=knows_more, series=series))
+
+    assert found(0.7) is not None
+    assert found(0.94) is None, "it knows what the neighbours know"
 
 
 @pytest.mark.parametrize(

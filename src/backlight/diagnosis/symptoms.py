@@ -112,11 +112,10 @@ JUMP = 0.035
 """Mean change of the loss from one epoch to the next, relative to the base-rate loss, of a run that jumps about: up to
 0.014 in healthy runs whose loss turns, 0.038 and more at too high a rate (calibration set)."""
 
-JITTER = 0.02
-"""By how much the losses of training and validation rows jump about their own course, the geometric mean of both: 0.023
-and more in nine of ten runs whose batches of 1 or 2 rows are too small (calibration set). Of 800 runs with batches of 1
-to 8 rows and any rate it finds 0.84 of those that batches of 32 rows make better by a tenth of the base-rate loss, and
-0.06 of those that they do not."""
+JITTER, LITTLE = 0.03, 0.4
+"""By how much the losses of training and validation rows jump about their own course, the geometric mean of both, over
+the progress, of which less than LITTLE counts as so much. Of 800 runs with batches of 1 to 8 rows and any rate it finds
+0.90 of those that batches of 32 rows make better by a tenth of the base-rate loss, and 0.07 of those that they do not."""
 
 TURNS = 0.3
 """Share of the changes that undo the one before: a loss that falls has none, a random walk a half."""
@@ -203,12 +202,13 @@ def batch_too_small(seen: Observations) -> Finding | None:
         return None
     losses = {"train": seen.loss("train"), "val": seen.loss("val")}
     jitters = {part: _jitter(loss) / seen.base_loss for part, loss in losses.items() if len(loss)}
-    if not jitters or math.prod(jitters.values()) < JITTER ** len(jitters):
+    least = JITTER * max(seen.progress(), LITTLE)
+    if not jitters or math.prod(jitters.values()) < least ** len(jitters):
         return None
     return Finding(
         "batch_too_small",
         _by_progress(seen),
-        _first_rise(seen, JITTER),
+        _first_rise(seen, least),
         {
             "signal_over_noise_of_a_batch": seen.batch_signal,
             **{f"jitter_of_{part}_loss_over_base_rate_loss": jitter for part, jitter in jitters.items()},
@@ -378,7 +378,10 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
 def too_few_epochs(seen: Observations) -> Finding | None:
     """The loss was still falling, and far from its floor, when training ended."""
     loss = seen.loss("train")
-    if len(loss) < max(2, seen.settings.max_epochs) or not HARDLY_LEARNED <= seen.progress() < LEARNED:
+    if len(loss) < max(2, seen.settings.max_epochs) or not seen.progress() >= HARDLY_LEARNED:
+        return None
+    # Of many classes half of the way is not yet what the neighbours know.
+    if seen.progress() >= LEARNED and _missing(seen) < BELOW:
         return None
     if learning_rate_too_low(seen) is not None or oscillating(seen) is not None:
         return None
