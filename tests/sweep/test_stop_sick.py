@@ -36,3 +36,28 @@ def test_a_loss_that_leaps_up_once_ends_nothing() -> None:
     assert why_sick([0.7, 0.699, 0.698, 0.697, 0.696], base, 40) is None, "at this pace it will be far below"
     assert why_sick([1.5, 1.49, 1.48, 1.47, 1.46], base, 40) is not None, "at this pace it will not"
     assert why_sick([0.1, *[2.0] * 5], base, 40) is not None, "what it once knew is lost"
+
+
+def test_a_trial_far_behind_another_ends() -> None:
+    base, slow = 0.7, [0.69, 0.68, 0.67, 0.66, 0.65]
+    assert why_sick(slow, base, 10, best=0.3) is None, "at the end it will have a seventh"
+    assert "far above the 0.07 of another trial" in str(why_sick(slow, base, 10, best=0.9))
+    assert why_sick(slow, base, 40, best=0.9) is None, "it has more time to come so far"
+
+
+@pytest.mark.parametrize(
+    ("trials", "epochs"),
+    [
+        ("data=moons optimizer.lr=0.001,0.05", [5, 12]),
+        ("data=moons optimizer.lr=0.001,0.0011", [12, 12]),
+        ("data=xor,spirals optimizer.lr=0.05", [12, 12]),  # spirals take longer than other rows
+    ],
+)
+def test_trials_are_compared_with_those_on_the_same_rows(
+    call: Call, tmp_path: Path, trials: str, epochs: list[int]
+) -> None:
+    command = ["train", "-m", "optimizer=adam", "trainer.max_epochs=12", *trials.split()]
+    command += ["callbacks.decision_boundary=null", "callbacks.evaluation_plots=null", "sweep.stop_sick=true"]
+    assert call(*command, "hydra.sweep.dir=some").code == 0
+    summaries = [tmp_path / "some" / str(number) / "summary.json" for number in range(2)]
+    assert [json.loads(summary.read_text())["epochs"] for summary in summaries] == epochs
