@@ -44,10 +44,10 @@ def why_sick(losses: Sequence[float], base: float, max_epochs: int, best: float 
         return None
     late = losses[-FEWEST:]
     at_the_end = late[-1] - (late[0] - late[-1]) / (FEWEST - 1) * (max_epochs - epochs)
-    reached = 1 - min(*late, at_the_end) / base
-    if reached < HARDLY_LEARNED:
+    reached = min(*late, at_the_end)
+    if reached > (1 - HARDLY_LEARNED) * base:
         than = f"hardly below the {base:.4g} of knowing the class shares only"
-    elif epochs >= HALF * max_epochs and reached < HALF * best:
+    elif epochs >= HALF * max_epochs and reached > (1 - HALF * best) * base:
         than = f"far above the {(1 - best) * base:.4g} of another trial after as many epochs"
     else:
         return None
