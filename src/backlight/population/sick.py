@@ -20,9 +20,8 @@ class StopSick:
         """Which of these do not go on after this epoch; they are told why."""
         for member in members:
             best, epochs = self._best.setdefault(member.data, {}), len(member.history)
-            loss, base = float(member.history[-1]["train/loss"]), base_loss(member.data, member.loss)
-            # Of rows of one class there is nothing to know beyond its share.
-            best[epochs] = max(best.get(epochs, 0.0), 1 - loss / base if base > 0 else 0.0)
+            progress = 1 - float(member.history[-1]["train/loss"]) / base_loss(member.data, member.loss)
+            best[epochs] = max(best.get(epochs, 0.0), progress)
         sick = []
         for place, member in enumerate(members):
             losses = [float(metrics["train/loss"]) for metrics in member.history]
