@@ -22,8 +22,8 @@ FEWEST = 5
 """Epochs that everybody gets, and that tell the pace: fewer say nothing of how a loss falls."""
 HALF = 0.5
 """Of its epochs, after which a run must be on the way to so much of the progress that the best has then. In 36 random
-sweeps, with other seeds than `benchmark.py stop_sick` reports, this saves 46 % instead of 40 and loses none of their best
-trials; a quarter of that progress after an eighth of the epochs would save 47 %, and lose one."""
+sweeps, with other seeds than `benchmark.py stop_sick` reports, this saves 46 % instead of 40 and costs no best trial beside
+the two that the eighth costs; a quarter of that progress after an eighth of the epochs would save 47 %, and cost one."""
 
 
 def why_sick(losses: Sequence[float], base: float, max_epochs: int, best: float = 0.0) -> str | None:
@@ -31,7 +31,7 @@ def why_sick(losses: Sequence[float], base: float, max_epochs: int, best: float 
 
     None where it goes on. It gets an eighth of its epochs to know more, and half of them to come near the others. One
     that knew enough a moment ago goes on, since a loss may leap up once, and one that will at its present pace. What
-    ails it is then said by its diagnosis: every symptom that it calls fatal leaves a network there.
+    ails it is then said by its diagnosis: every symptom that it calls fatal leaves a network that knows nothing.
 
     Args:
         losses: on the training rows, epoch by epoch.
