@@ -1,4 +1,6 @@
-"""Products of every size and layout against float64."""
+"""Products of every size and layout against float64, by what is fastest on AMD's processors and on others."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -7,12 +9,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from backlight.backprop import products
 from backlight.backprop.products import WORTH_ONEDNN, linear, product
 from backlight.backprop.step import Backpropagation, PassMemory
 from backlight.model import SigmoidMLP
 from backlight.population.networks import ByEquations
 
 SIZES = st.sampled_from([1, 2, 7, 33, 128, 300])
+
+
+@pytest.fixture(autouse=True, scope="module", params=["oneDNN", "MKL"])
+def fastest(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.param == "oneDNN" and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this PyTorch has no oneDNN")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "ONEDNN_IS_FASTER", request.param == "oneDNN")
+        yield
 
 
 def _close(found: Tensor, expected: Tensor, inner: int) -> bool:
