@@ -2,7 +2,7 @@
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-CHUNK_WORK = 2**32
+CHUNK_WORK = 2**33
 """Multiply-adds of a chunk, about: 50 to 100 ms on a CPU, beside which Lightning's 0.5 ms are little."""
 GPU_WORK = 256  # times as much, about, is as little for a GPU
 LONGEST_CHUNK = 512  # steps; the smallest networks are bound by the overhead of their operations

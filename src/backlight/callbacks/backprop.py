@@ -211,7 +211,8 @@ class BackpropMonitor(StepObserver, Callback):
         layers = contributions(traced, updates)
         for index, step in enumerate(steps):
             self._heat.append(partial(_column, step, layers, index))
-            self._moments.append(partial(_moment, step, traced, index))
+            moment = cache(partial(_moment, step, traced, index))
+            self._moments.append(moment)
         if (
             self._latest is None
             or self.cadence != "every_n_steps"
@@ -219,7 +220,7 @@ class BackpropMonitor(StepObserver, Callback):
             or self._ends_epoch(steps[-1])
         ):
             # Not of every step: history has others nearby.
-            self._latest = _moment(steps[-1], traced, len(steps) - 1)
+            self._latest = moment()
         return torch.stack([torch.stack(layer.sums) for layer in layers])
 
     def _write_waiting(self) -> None:
@@ -263,7 +264,7 @@ class BackpropMonitor(StepObserver, Callback):
             [linear[0].in_features, *(layer.out_features for layer in linear)],
         )
         if picture is not None:
-            write_whole(folder_of(trainer).backprop_picture, picture)
+            write_whole(folder_of(trainer).backprop_picture, picture, wait=False)
 
     def _draw_heat_map(self) -> None:
         steps, columns = zip(*self._heat.items, strict=True)

@@ -1,6 +1,7 @@
 """`last.ckpt` and `best.ckpt`."""
 
 import io
+import shutil
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -11,7 +12,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from backlight.files import write_whole
+from backlight.files import whole_file, write_whole
 from backlight.run_folder import RunFolder
 
 SECONDS_BETWEEN_WRITES = 1.0
@@ -71,9 +72,18 @@ class Checkpoints(Checkpoint):
         if last is not None and last is not best:
             trainer.strategy.save_checkpoint(last, self.folder.checkpoint("last"))
         elif last is not None and trainer.is_global_zero:
-            write_whole(self.folder.checkpoint("last"), self.folder.checkpoint("best").read_bytes())
+            with whole_file(self.folder.checkpoint("last")) as temporary:
+                _link(self.folder.checkpoint("best"), temporary)
         self._unwritten = {}
         self._written = time.monotonic()
+
+
+def _link(file: Path, name: Path) -> None:
+    """Give a file another name, which costs nothing; nobody writes to a checkpoint that is there."""
+    try:
+        name.hardlink_to(file)
+    except OSError:  # not on every file system
+        shutil.copyfile(file, name)
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -20,6 +20,9 @@ from backlight.ranges import Count
 
 log = logging.getLogger(__name__)
 
+START_ROWS = 512
+"""Of which the loss before the first step is told: a network that has learned nothing says nearly the same of all."""
+
 
 def base_loss(data: ClassificationData, loss: BinaryCrossEntropy) -> float:
     """The loss of knowing the class shares only, on the first training rows; those of a sweep often share it."""
@@ -80,7 +83,7 @@ class StopHopeless(Callback):
             return
         assert isinstance(pl_module, Classifier)
         data = data_of(trainer)
-        x, y = (tensor[:EVALUATION_ROWS].to(pl_module.device) for tensor in data.part("train"))
+        x, y = (tensor[:START_ROWS].to(pl_module.device) for tensor in data.part("train"))
         self.start(data, pl_module.loss, pl_module.loss(pl_module(x), y).item())
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from backlight.backprop.equations import binary_cross_entropies
+from backlight.callbacks.stop_hopeless import START_ROWS
 from backlight.data.batches import EVALUATION_ROWS, EpochShuffle
 from backlight.data.module import ClassificationData
 from backlight.data.source import PARTS, Part
@@ -241,7 +242,7 @@ class Population:
     def _tell_the_start(self, newcomers: Sequence[Member], parameters: Sequence[Tensor]) -> None:
         """Give those that stop when hopeless their loss before the first step."""
         task = _Task.of(newcomers, self._device)
-        x, y = task.take("train", slice(EVALUATION_ROWS))
+        x, y = task.take("train", slice(START_ROWS))
         batches = x.split(newcomers[0].data.rows_per_step, dim=1)
         logits = torch.cat([self._network.logits(batch, parameters) for batch in batches], dim=1)
         losses = task.metrics(logits, y, lambda *_: {})["loss"].tolist()
