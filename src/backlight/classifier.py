@@ -1,7 +1,10 @@
 """The LightningModule: a network, the BCE loss, back-propagation, metrics and the optimizer."""
 
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -29,6 +32,9 @@ from backlight.threads import threads_for
 Backward = Literal["equations", "autograd"]
 Update = Callable[[Callable[[], Any]], Any]
 
+_let_others_run: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
+"""Windows has only the second, which takes longer elsewhere."""
+
 
 def diverged(name: str, loss: float, epoch: int, lr: float) -> str:
     """The sentence for a loss that is not a number any more; the first epoch is 0."""
@@ -36,6 +42,19 @@ def diverged(name: str, loss: float, epoch: int, lr: float) -> str:
         f"{name} is {loss} after epoch {epoch + 1}: training diverged; "
         f"lower optimizer.lr (now {lr}) or set trainer.gradient_clip_val"
     )
+
+
+def _add_up(tensor: Tensor) -> None:
+    """Make it the sum of those of all processes.
+
+    Lightning's own waits for every process once more before it. On a CPU this one does not sleep until it has its
+    answer: for a core that fell asleep to wake takes longer than the sum of a small network's gradients.
+    """
+    work = distributed.all_reduce(tensor, async_op=True)
+    assert work is not None
+    while tensor.is_cpu and not work.is_completed():
+        _let_others_run()
+    work.wait()
 
 
 class StepObserver:
@@ -369,7 +388,7 @@ class Classifier(LightningModule):
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         flat = self._flat
         together = flat.gathered() if flat else torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(together)  # Lightning's own waits for every process once more before it
+        _add_up(together)
         together /= self.trainer.world_size
         if flat is None:
             for gradient, own in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):

@@ -29,7 +29,7 @@ def whole_file(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(target: Path, content: str | bytes, *, wait: bool = True) -> None:
+def write_whole(target: Path, content: str | bytes | memoryview, *, wait: bool = True) -> None:
     """Write a file (text as UTF-8); the old content stays until the new one is complete.
 
     With `wait` it is then on the disk, which takes milliseconds; without, a power cut may still lose it.

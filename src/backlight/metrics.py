@@ -147,9 +147,10 @@ class EpochMetrics(nn.Module):
             return
         logits, y = (torch.cat(tensors) for tensors in zip(*self._kept, strict=True))
         self._kept, self._kept_rows = [], 0
-        self.loss_sum.update(self.loss(logits, y, batch_size=1))
+        loss = self.loss(logits, y, batch_size=1)
+        self.loss_sum.update(loss)
         self.num_rows.update(len(y))
-        if logits.isfinite().all():
+        if loss.isfinite():  # else some logits are not, or the epoch's loss will not be
             self.metrics.update(probabilities(logits), labels_of(y))
 
 

@@ -82,7 +82,8 @@ def test_groups_stay_whole(groups: int, rows: int, val: float, test: float, seed
             seed=seed,
         )
     except BacklightError:
-        assert groups < 12  # too few to leave both classes for training
+        # Too few to leave both classes for training; a group of one row has only one of them.
+        assert groups < 12 or rows == 1
         return
     assert sorted(np.concatenate(list(parts.values()))) == list(range(len(of_row)))
     held = [set(of_row[rows]) for rows in parts.values()]

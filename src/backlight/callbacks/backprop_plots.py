@@ -219,7 +219,9 @@ def _png(picture: Image.Image, colours: Colours) -> bytes:
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.concatenate([colours, _ramp((0, 0, 0), (255, 255, 255))]).tobytes())
     file = io.BytesIO()
-    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(file, "PNG", compress_level=1)
+    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(
+        file, "PNG", compress_level=1, compress_type=3
+    )
     return file.getvalue()
 
 

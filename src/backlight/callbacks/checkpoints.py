@@ -1,7 +1,6 @@
 """`last.ckpt` and `best.ckpt`."""
 
 import io
-import shutil
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -12,7 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from backlight.files import whole_file, write_whole
+from backlight.files import write_whole
 from backlight.run_folder import RunFolder
 
 SECONDS_BETWEEN_WRITES = 1.0
@@ -72,18 +71,9 @@ class Checkpoints(Checkpoint):
         if last is not None and last is not best:
             trainer.strategy.save_checkpoint(last, self.folder.checkpoint("last"))
         elif last is not None and trainer.is_global_zero:
-            with whole_file(self.folder.checkpoint("last")) as temporary:
-                _link(self.folder.checkpoint("best"), temporary)
+            write_whole(self.folder.checkpoint("last"), self.folder.checkpoint("best").read_bytes())
         self._unwritten = {}
         self._written = time.monotonic()
-
-
-def _link(file: Path, name: Path) -> None:
-    """Give a file another name, which costs nothing; nobody writes to a checkpoint that is there."""
-    try:
-        name.hardlink_to(file)
-    except OSError:  # not on every file system
-        shutil.copyfile(file, name)
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -101,4 +91,4 @@ class WholeCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, content)
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content.getvalue())
+        write_whole(target, content.getbuffer())
