@@ -21,7 +21,7 @@ from backlight.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 LOOKS = 4  # before training and after each quarter of the epochs but the last, which the verdict follows
-MOST_TIME, UNNOTICED = 0.01, 0.05
+MOST_TIME, UNNOTICED = 0.005, 0.05
 """Of the whole, and in seconds: a large network that trains for a short time is not looked at each time."""
 
 OF_THE_DATA = ("leakage", "unscaled_features", "class_imbalance")  # training does not change these

@@ -350,17 +350,17 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
     loss = seen.loss("train")
     if len(loss) < max(2, min(5, seen.settings.max_epochs)):  # of an unfinished run five epochs
         return None
-    if seen.progress() >= LEARNED or not seen.longer_step >= LONGER_STEP:
-        return None
     falling = _late_share(seen)
     has_hardly_moved = abs(loss[0] - loss[-1]) < FLAT * seen.base_loss
+    if seen.progress() >= LEARNED or not (falling > STILL_FALLING or has_hardly_moved):
+        return None
+    if not seen.longer_step >= LONGER_STEP:  # the last to be asked for: it takes longer than all else
+        return None
     # On a saddle longer steps are better too: they fit single rows, and come to know next to nothing.
     gain = seen.longer_step_gain / seen.base_loss
     is_above = max(seen.progress(), -gain) < -HARDLY_LEARNED
     reaches = 1 - loss[-1] / seen.base_loss + gain >= HARDLY_LEARNED
     if seen.output_signal < SIGNAL and not is_above and not reaches:
-        return None
-    if not (falling > STILL_FALLING or has_hardly_moved):
         return None
     return Finding(
         "learning_rate_too_low",
