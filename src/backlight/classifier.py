@@ -32,6 +32,8 @@ from backlight.threads import threads_for
 Backward = Literal["equations", "autograd"]
 Update = Callable[[Callable[[], Any]], Any]
 
+SECONDS_AWAKE = 1e-3
+"""For longer, whoever waits may keep those from running that it waits for."""
 _let_others_run: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
 """Windows has only the second, which takes longer elsewhere."""
 
@@ -47,12 +49,13 @@ def diverged(name: str, loss: float, epoch: int, lr: float) -> str:
 def _add_up(tensor: Tensor) -> None:
     """Make it the sum of those of all processes.
 
-    Lightning's own waits for every process once more before it. On a CPU this one does not sleep until it has its
-    answer: for a core that fell asleep to wake takes longer than the sum of a small network's gradients.
+    Lightning's own waits for every process once more before it. On a CPU this one does not sleep while the answer may
+    come soon: for a core that fell asleep to wake takes longer than the sum of a small network's gradients.
     """
     work = distributed.all_reduce(tensor, async_op=True)
     assert work is not None
-    while tensor.is_cpu and not work.is_completed():
+    sleeps = time.perf_counter() + SECONDS_AWAKE
+    while tensor.is_cpu and not work.is_completed() and time.perf_counter() < sleeps:
         _let_others_run()
     work.wait()
 
