@@ -29,6 +29,7 @@ RADIUS, HALF_SIDE = 7, 4  # pixels: of a neuron, of a feature
 EXPLANATION = 450  # pixels: of the line above the network
 MARGIN = 10  # pixels: of a neuron's middle from the edge
 FINE = 2  # the network is drawn so many times as large, then reduced, which smooths its lines
+RUN_LENGTHS = 3  # zlib's Z_RLE: three quarters of the time of its usual way, for what is mostly white
 POSITIVE, NEGATIVE = (204, 25, 25), (25, 51, 204)
 
 
@@ -219,9 +220,8 @@ def _png(picture: Image.Image, colours: Colours) -> bytes:
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.concatenate([colours, _ramp((0, 0, 0), (255, 255, 255))]).tobytes())
     file = io.BytesIO()
-    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(
-        file, "PNG", compress_level=1, compress_type=3
-    )
+    indexed = picture.quantize(palette=palette, dither=Image.Dither.NONE)
+    indexed.save(file, "PNG", compress_level=1, compress_type=RUN_LENGTHS)
     return file.getvalue()
 
 
