@@ -344,16 +344,19 @@ class Classifier(LightningModule):
         with_loss: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Fill `.grad`; returns the logits and, if asked for, the loss."""
-        places = [observer.place(len(y)) for observer in watching]
-        place = next(filter(None, places), None)
-        passed = self._propagation.backpropagate(
-            x, self.loss.targets(y), self.loss.positive_weight, batch_size=batch_size, place=place
-        )
-        for observer in watching:
-            observer.on_backward(step, passed)
+        targets, weight = self.loss.targets(y), self.loss.positive_weight
+        if watching:
+            places = [observer.place(len(y)) for observer in watching]
+            place = next(filter(None, places), None)
+            passed = self._propagation.backpropagate(x, targets, weight, batch_size=batch_size, place=place)
+            for observer in watching:
+                observer.on_backward(step, passed)
+            logits = passed.logits
+        else:
+            logits = self._propagation.differentiate(x, targets, weight, batch_size)
         if self._is_distributed:
             self._average_gradients()
-        return passed.logits, self.loss(passed.logits, y, batch_size) if with_loss else None
+        return logits, self.loss(logits, y, batch_size) if with_loss else None
 
     def _by_autograd(
         self,

@@ -102,6 +102,27 @@ def test_memory_used_again_changes_no_bit(network: tuple[SigmoidMLP, Tensor, Ten
                 assert torch.equal(mine, its)
 
 
+@settings(max_examples=30, deadline=None)
+@given(networks(), st.one_of(st.none(), st.floats(0.1, 10)))
+def test_a_recorded_pass_changes_no_bit(
+    network: tuple[SigmoidMLP, Tensor, Tensor], weight: float | None
+) -> None:
+    model, x, y = network
+    positive_weight = None if weight is None else torch.full((y.shape[1],), weight, dtype=torch.float64)
+    repeated = Backpropagation(model)
+    found = []
+    for rows in (x, x.flip(0) * 2, x - 1, x[:1], x + 1, x[:1], x[:1], x[:1] + 1, x):
+        expected = Backpropagation(model).backward_pass(rows, y[: len(rows)], positive_weight)
+        logits = repeated.differentiate(rows, y[: len(rows)], positive_weight)
+        found.append((logits, expected.logits))
+        of_both = [tensor[0] for pair in expected.gradients for tensor in pair]
+        for parameter, gradient in zip(model.parameters(), of_both, strict=True):
+            assert torch.equal(parameter.grad, gradient.view(parameter.shape))
+            parameter.data.mul_(0.9)
+    for logits, expected_logits in found:
+        assert torch.equal(logits, expected_logits)
+
+
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_derivative_equals_central_difference(activation: ActivationName) -> None:
     z = torch.tensor([-3.1, -0.7, -0.01, 0.02, 0.9, 4.2], dtype=torch.float64)

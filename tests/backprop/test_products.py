@@ -123,6 +123,23 @@ def test_a_pass_with_large_products_is_kept_whole() -> None:
         assert torch.equal(kept[1:], tensor)
 
 
+@pytest.mark.parametrize("gather_inputs", [False, True])
+def test_a_recorded_pass_with_large_products_changes_no_bit(gather_inputs: bool) -> None:
+    model = SigmoidMLP(200, [512, 300], 3, seed=1)
+    if gather_inputs:
+        model.gather_inputs()
+    repeated, y = Backpropagation(model), torch.randint(0, 2, (64, 3)).float()
+    for _ in range(4):
+        x = torch.randn(64, 200)
+        expected = Backpropagation(model).backward_pass(x, y)
+        assert torch.equal(repeated.differentiate(x, y), expected.logits)
+        gradients = [tensor[0] for pair in expected.gradients for tensor in pair]
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            assert torch.equal(parameter.grad, gradient.view_as(parameter))
+            assert parameter.grad.stride() == parameter.stride()
+            parameter.data.mul_(0.9)
+
+
 @pytest.mark.parametrize(("inner", "columns"), [(5, 32), (12, 32), (6, 64), (5, 33), (20, 32), (3, 7)])
 @pytest.mark.parametrize("is_turned", [False, True])
 def test_a_row_among_many_is_that_alone(inner: int, columns: int, is_turned: bool) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from backlight.backprop import equations
 from backlight.backprop.equations import ForwardPass
-from backlight.backprop.sparse import Rows
+from backlight.backprop.sparse import Rows, SparseRows
+from backlight.backprop.tape import Tape
 from backlight.model import SigmoidMLP
 
 
@@ -105,14 +106,20 @@ class Backpropagation:
 
     def __init__(self, model: SigmoidMLP, gradients: Sequence[Tensor] | None = None) -> None:
         self._parameters = [(layer.weight, layer.bias) for layer in model.linear_layers]
+        self._flat_parameters = [parameter for pair in self._parameters for parameter in pair]
         self._weights = [weight.detach()[None] for weight, _ in self._parameters]
         self._biases = [bias.detach()[None, None] for _, bias in self._parameters]
         self._activation = model.activation
-        memory = gradients or [torch.empty_like(parameter) for pair in self._parameters for parameter in pair]
+        memory = gradients or list(map(torch.empty_like, self._flat_parameters))
         self._gradients = list(zip(memory[::2], memory[1::2], strict=True))
         self._stacked = [(weight[None], bias[None, None]) for weight, bias in self._gradients]
         self._spare: dict[int, tuple[ForwardPass, list[Tensor]]] = {}
         """Of the last pass that nobody keeps, by its rows: the forward half and the deltas."""
+        self._kind: tuple[object, ...] = ()
+        """Of the last pass that nobody looked at."""
+        self._tape: Tape | None = None
+        self._taped: tuple[object, ...] = ()
+        """The kind of pass that the tape repeats."""
 
     def backward_pass(
         self,
@@ -131,8 +138,38 @@ class Backpropagation:
             sample_weight: `[batch, 1]`, see there.
             batch_size: rows of the whole batch where this is only one process's share of it.
         """
-        passed, deltas = self._pass(x.detach(), y, positive_weight, sample_weight, batch_size)
+        passed, deltas = self._pass(x, y, positive_weight, sample_weight, batch_size)
         return BackwardPass(passed, deltas, list(equations.gradients(passed, deltas)))
+
+    def differentiate(
+        self,
+        x: Rows,
+        y: Tensor,
+        positive_weight: Tensor | None = None,
+        batch_size: float | None = None,
+    ) -> Tensor:
+        """As `backpropagate`, of a pass that nobody looks at; returns the logits `[batch, outputs]`.
+
+        The second of a kind in a row is recorded, from where on a CPU repeats it.
+        """
+        if not (isinstance(x, Tensor) and x.is_cpu):
+            return self.backpropagate(x, y, positive_weight, batch_size=batch_size).logits
+        kind = (x.shape, y.shape, batch_size, id(positive_weight), torch.get_num_threads())
+        if kind == self._taped:
+            assert self._tape is not None
+            logits, *gradients = self._tape.repeat(x, y)
+            for parameter, gradient in zip(self._flat_parameters, gradients, strict=True):
+                parameter.grad = gradient
+            return logits.clone()
+        if kind != self._kind:
+            self._kind = kind
+            return self.backpropagate(x, y, positive_weight, batch_size=batch_size).logits
+        self._tape, self._taped = Tape(x, y), kind
+        with self._tape:
+            logits = self.backpropagate(x, y, positive_weight, batch_size=batch_size).logits
+        gradients = [parameter.grad for parameter in self._flat_parameters if parameter.grad is not None]
+        self._tape.returns([logits, *gradients])
+        return logits.clone()
 
     def backpropagate(
         self,
@@ -190,7 +227,9 @@ class Backpropagation:
     ) -> tuple[ForwardPass, list[Tensor]]:
         """The forward half and the deltas, in the memory of `spare`, those of a pass over as many rows."""
         forward, deltas = spare or (None, None)
-        stacked = x.unsqueeze(0) if isinstance(x, Tensor) else x[None]
+        stacked = (
+            x[None] if isinstance(x, SparseRows) else (x.detach() if x.requires_grad else x).unsqueeze(0)
+        )
         passed = equations.forward(stacked, self._weights, self._biases, self._activation, forward)
         error = equations.output_delta(passed.logits, y, positive_weight, sample_weight, batch_size)
         return passed, equations.deltas(passed, self._weights, error, self._activation, deltas)

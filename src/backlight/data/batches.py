@@ -166,7 +166,7 @@ class Steps:
             some = self.index[begin:end]
             # `[…]` takes twice as long.
             rows = self.x.index_select(0, some) if isinstance(self.x, Tensor) else self.x[some]
-            yield from rows.split(sizes)
+            yield from rows.split(sizes) if len(sizes) > 1 else [rows]
 
 
 class TrainingBatches:
