@@ -213,12 +213,7 @@ class BackpropMonitor(StepObserver, Callback):
             self._heat.append(partial(_column, step, layers, index))
             moment = cache(partial(_moment, step, traced, index))
             self._moments.append(moment)
-        if (
-            self._latest is None
-            or self.cadence != "every_n_steps"
-            or len(steps) > 1
-            or self._ends_epoch(steps[-1])
-        ):
+        if self.cadence == "epoch" or len(steps) > 1 or self._ends_epoch(steps[-1]):
             # Not of every step: history has others nearby.
             self._latest = moment()
         return torch.stack([torch.stack(layer.sums) for layer in layers])
@@ -254,7 +249,9 @@ class BackpropMonitor(StepObserver, Callback):
         if self._writer is None or not self._moments.items:
             return
         self._draw_heat_map()
-        first, last = self._moments.items[0], self._latest or self._moments.items[-1]
+        first, last = self._moments.items[0], self._moments.items[-1]
+        if self._latest is not None and self._latest.step > last.step:
+            last = self._latest
         middle = min(self._moments.items, key=lambda moment: abs(2 * moment.step - last.step))
         moments = {moment.step: moment for moment in (first, middle, last)}
         linear = list(self._layers.values())
