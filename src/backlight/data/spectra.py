@@ -2,8 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import dct
-from scipy.signal import get_window
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +23,8 @@ def log_mel(samples: Floats, rate: int, window: int, hop: int, bands: int) -> Fl
         hop: samples from one frame to the next.
         bands: from 0 Hz to half the rate.
     """
+    from scipy.signal import get_window  # takes long to import
+
     frames = np.lib.stride_tricks.sliding_window_view(samples, window)[::hop]
     power = np.abs(np.fft.rfft(frames * get_window("hann", window))) ** 2
     decibels = 10 * np.log10(np.maximum(power @ mel_filters(rate, window, bands).T, QUIETEST))
@@ -34,6 +34,8 @@ def log_mel(samples: Floats, rate: int, window: int, hop: int, bands: int) -> Fl
 
 def cepstrum(log_mel: Floats, coefficients: int) -> Floats:
     """`[frames, coefficients]`: the first of the cosine transform over the bands (Davis & Mermelstein 1980)."""
+    from scipy.fft import dct
+
     transformed: Floats = dct(log_mel, norm="ortho")[:, :coefficients]
     return transformed
 
