@@ -71,10 +71,6 @@ class StepObserver:
         """Whether to look at this step, the first being 0."""
         raise NotImplementedError
 
-    def place(self, rows: int) -> BackwardPass | None:
-        """Where the pass over so many rows is to be written, or nearly all of it, so that it need not be copied."""
-        return None
-
     def on_backward(self, step: int, passed: BackwardPass) -> None:
         """Called with what back-propagation computed from the rows of this process; it is good until this returns."""
 
@@ -293,12 +289,12 @@ class Classifier(LightningModule):
             propagation = Backpropagation(self.model, flat.gradients)
 
             def step(x: Tensor, y: Tensor) -> Tensor:
-                passed = propagation.backpropagate(
-                    x, self.loss.targets(y), self.loss.positive_weight, batch_size=batch_size
+                logits = propagation.differentiate(
+                    x, self.loss.targets(y), self.loss.positive_weight, batch_size
                 )
                 self._clip()
                 flat.step()
-                return passed.logits
+                return logits
 
             self._graphs[key] = GraphedStep(step, x, y)
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -345,15 +341,9 @@ class Classifier(LightningModule):
     ) -> tuple[Tensor, Tensor | None]:
         """Fill `.grad`; returns the logits and, if asked for, the loss."""
         targets, weight = self.loss.targets(y), self.loss.positive_weight
-        if watching:
-            places = [observer.place(len(y)) for observer in watching]
-            place = next(filter(None, places), None)
-            passed = self._propagation.backpropagate(x, targets, weight, batch_size=batch_size, place=place)
-            for observer in watching:
-                observer.on_backward(step, passed)
-            logits = passed.logits
-        else:
-            logits = self._propagation.differentiate(x, targets, weight, batch_size)
+        logits = self._propagation.differentiate(x, targets, weight, batch_size)
+        for observer in watching:
+            observer.on_backward(step, self._propagation.last)
         if self._is_distributed:
             self._average_gradients()
         return logits, self.loss(logits, y, batch_size) if with_loss else None

@@ -96,7 +96,7 @@ def test_gradients_lie_in_memory_as_their_weights_do() -> None:
         model = SigmoidMLP(6, [3])
         if lays_out:
             model.gather_inputs()
-        Backpropagation(model).backpropagate(sparse(dense), torch.ones(4, 1))
+        Backpropagation(model).differentiate(sparse(dense), torch.ones(4, 1))
         for parameter in model.parameters():
             assert parameter.grad is not None
             assert parameter.grad.stride() == parameter.stride()

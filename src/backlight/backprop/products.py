@@ -19,8 +19,8 @@ WORTH_SUMMING = 2**14
 """Multiply-adds of all products, from which a sum of many takes a third of the time of PyTorch's own loop."""
 PLAIN_LOOP = 400
 """Multiply-adds of one product, below which PyTorch does not ask MKL."""
-THIN = 4
-"""Rows, or half of columns or inner, below which MKL multiplies a matrix in another way than a larger one."""
+THIN = 2
+"""Columns or inner, below which MKL multiplies a matrix in another way than a larger one."""
 SUM_VECTOR = 32
 """Columns that PyTorch sums at a time, in the order of the loop; what is left in the end goes another way."""
 
@@ -34,9 +34,12 @@ def _is_of_amd() -> bool:
         return "AuthenticAMD" in lines.readline() + lines.readline()
 
 
+IS_OF_AMD = _is_of_amd()
 ONEDNN_IS_FASTER = (
-    torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise") and _is_of_amd()
+    torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise") and IS_OF_AMD
 )
+FEW = 4 if IS_OF_AMD else 16
+"""Rows, below which MKL multiplies a matrix in another way than a larger one."""
 
 
 def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
@@ -78,7 +81,8 @@ def can_share(left: Tensor, right: Tensor) -> bool:
     rows, columns, inner = left.shape[1], right.shape[1], left.shape[2]
     of_each = rows * columns * inner
     return (
-        min(rows, 2 * columns, 2 * inner) >= THIN
+        rows >= FEW
+        and min(columns, inner) >= THIN
         and of_each >= PLAIN_LOOP
         and of_each * left.shape[0] // right.shape[0] < WORTH_ONEDNN
     )

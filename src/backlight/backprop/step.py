@@ -69,28 +69,15 @@ class PassMemory:
 
     def __init__(self, example: BackwardPass, room: int) -> None:
         self._all = example.map(partial(_room_for, room))
-        self._places: list[tuple[BackwardPass, list[Tensor]]] = []
-
-    def place(self, number: int) -> BackwardPass:
-        """Of the pass of this number, to be written to."""
-        return self._place(number)[0]
+        self._places = [self._all.map(itemgetter(slice(at, at + 1))).tensors for at in range(room)]
 
     def keep(self, number: int, passed: BackwardPass) -> None:
-        """Copy to its place what has not been written there."""
-        for mine, theirs in zip(self._place(number)[1], passed.tensors, strict=True):
-            if mine.data_ptr() != theirs.data_ptr():
-                mine.copy_(theirs)
+        """Copy it to the place of this number."""
+        torch._foreach_copy_(self._places[number], passed.tensors)
 
     def first(self, count: int) -> BackwardPass:
         """So many as one."""
         return self._all.map(lambda tensor: tensor[:count])
-
-    def _place(self, number: int) -> tuple[BackwardPass, list[Tensor]]:
-        while len(self._places) <= number:
-            only = slice(len(self._places), len(self._places) + 1)
-            place = self._all.map(itemgetter(only))
-            self._places.append((place, place.tensors))
-        return self._places[number]
 
 
 class Backpropagation:
@@ -101,25 +88,26 @@ class Backpropagation:
 
     Args:
         model: the network.
-        gradients: memory for the gradient of each parameter, for passes that nobody keeps.
+        gradients: memory for the gradient of each parameter.
     """
 
     def __init__(self, model: SigmoidMLP, gradients: Sequence[Tensor] | None = None) -> None:
-        self._parameters = [(layer.weight, layer.bias) for layer in model.linear_layers]
-        self._flat_parameters = [parameter for pair in self._parameters for parameter in pair]
-        self._weights = [weight.detach()[None] for weight, _ in self._parameters]
-        self._biases = [bias.detach()[None, None] for _, bias in self._parameters]
+        pairs = [(layer.weight, layer.bias) for layer in model.linear_layers]
+        self._parameters = [parameter for pair in pairs for parameter in pair]
+        self._weights = [weight.detach()[None] for weight, _ in pairs]
+        self._biases = [bias.detach()[None, None] for _, bias in pairs]
         self._activation = model.activation
-        memory = gradients or list(map(torch.empty_like, self._flat_parameters))
+        memory = gradients or list(map(torch.empty_like, self._parameters))
         self._gradients = list(zip(memory[::2], memory[1::2], strict=True))
         self._stacked = [(weight[None], bias[None, None]) for weight, bias in self._gradients]
-        self._spare: dict[int, tuple[ForwardPass, list[Tensor]]] = {}
-        """Of the last pass that nobody keeps, by its rows: the forward half and the deltas."""
+        self._passed: BackwardPass
         self._kind: tuple[object, ...] = ()
-        """Of the last pass that nobody looked at."""
+        """Of the last pass that was not repeated."""
         self._tape: Tape | None = None
         self._taped: tuple[object, ...] = ()
         """The kind of pass that the tape repeats."""
+        self._is_repeated = False
+        """Whether the last pass was."""
 
     def backward_pass(
         self,
@@ -138,8 +126,8 @@ class Backpropagation:
             sample_weight: `[batch, 1]`, see there.
             batch_size: rows of the whole batch where this is only one process's share of it.
         """
-        passed, deltas = self._pass(x, y, positive_weight, sample_weight, batch_size)
-        return BackwardPass(passed, deltas, list(equations.gradients(passed, deltas)))
+        forward, deltas = self._pass(x, y, positive_weight, sample_weight, batch_size)
+        return BackwardPass(forward, deltas, list(equations.gradients(forward, deltas)))
 
     def differentiate(
         self,
@@ -148,73 +136,61 @@ class Backpropagation:
         positive_weight: Tensor | None = None,
         batch_size: float | None = None,
     ) -> Tensor:
-        """As `backpropagate`, of a pass that nobody looks at; returns the logits `[batch, outputs]`.
+        """Set `.grad` of every parameter to its gradient; returns the logits `[batch, outputs]`.
 
-        The second of a kind in a row is recorded, from where on a CPU repeats it.
+        The second pass of a kind in a row is recorded, and from then on a CPU repeats that. Arguments are those of
+        `backward_pass`.
         """
-        if not (isinstance(x, Tensor) and x.is_cpu):
-            return self.backpropagate(x, y, positive_weight, batch_size=batch_size).logits
-        kind = (x.shape, y.shape, batch_size, id(positive_weight), torch.get_num_threads())
-        if kind == self._taped:
-            assert self._tape is not None
+        kind = x.shape, y.shape, batch_size, id(positive_weight), torch.get_num_threads()
+        self._is_repeated = kind == self._taped
+        if self._is_repeated:
+            assert isinstance(x, Tensor) and self._tape is not None
             logits, *gradients = self._tape.repeat(x, y)
-            for parameter, gradient in zip(self._flat_parameters, gradients, strict=True):
+            for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 parameter.grad = gradient
             return logits.clone()
-        if kind != self._kind:
+        if kind != self._kind or not isinstance(x, Tensor) or not x.is_cpu:
             self._kind = kind
-            return self.backpropagate(x, y, positive_weight, batch_size=batch_size).logits
-        self._tape, self._taped = Tape(x, y), kind
+            self._passed = self._backpropagated(x, y, positive_weight, batch_size)
+            return self._passed.logits
+        self._taped = kind
+        self._tape = Tape(x, y)
         with self._tape:
-            logits = self.backpropagate(x, y, positive_weight, batch_size=batch_size).logits
-        gradients = [parameter.grad for parameter in self._flat_parameters if parameter.grad is not None]
-        self._tape.returns([logits, *gradients])
+            self._passed = self._backpropagated(x, y, positive_weight, batch_size)
+            logits = self._passed.logits
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        self._tape.returns([logits, *gradients], self._passed.tensors)
         return logits.clone()
 
-    def backpropagate(
-        self,
-        x: Rows,
-        y: Tensor,
-        positive_weight: Tensor | None = None,
-        sample_weight: Tensor | None = None,
-        batch_size: float | None = None,
-        place: BackwardPass | None = None,
-    ) -> BackwardPass:
-        """`backward_pass`, and set `.grad` of every parameter to its gradient.
+    @property
+    def last(self) -> BackwardPass:
+        """What the last `differentiate` computed; good until the next."""
+        if not self._is_repeated:
+            return self._passed
+        assert self._tape is not None
+        tensors = iter(self._tape.shown())
+        return self._passed.map(lambda _: next(tensors))
 
-        Only the logits of the result are good beyond the next call, since fresh memory for each step costs more than
-        what is computed in it; unless a place is given, of a batch with as many rows, to which most is written.
-        """
-        if not isinstance(x, Tensor):
-            result = self.backward_pass(x, y, positive_weight, sample_weight, batch_size)
-            for (weight, bias), (of_weight, of_bias) in zip(self._parameters, result.gradients, strict=True):
-                weight.grad, bias.grad = _laid_out_like(weight, of_weight[0]), of_bias[0, 0]
-            return result
-        rows = y.shape[0]  # `len` takes three times as long
-        if place is None:
-            spare, memory = self._spare.get(rows), self._stacked
-        else:
-            spare, memory = (place.forward, place.deltas), place.gradients
-        passed, deltas = self._pass(x, y, positive_weight, sample_weight, batch_size, spare)
-        if place is None:
-            self._spare = {rows: (passed, deltas)}
+    def _backpropagated(
+        self, x: Rows, y: Tensor, positive_weight: Tensor | None, batch_size: float | None
+    ) -> BackwardPass:
+        """The pass, with `.grad` of every parameter set to its gradient."""
+        forward, deltas = self._pass(x, y, positive_weight, None, batch_size)
         gradients = []
         # A large gradient takes the place of the one before, whose memory is free for that of the next layer.
-        for (weight, bias), (of_weight, of_bias), own, (room, _), found in zip(
-            self._parameters,
+        for weight, bias, (of_weight, of_bias), (room, _), found in zip(
+            self._parameters[::2],
+            self._parameters[1::2],
             self._gradients,
             self._stacked,
-            memory,
-            equations.gradients(passed, deltas, memory),
+            equations.gradients(forward, deltas, self._stacked),
             strict=True,
         ):
             lies_elsewhere = found[0] is not room
-            if place is not None:
-                torch._foreach_copy_(own[lies_elsewhere:], found[lies_elsewhere:])
             weight.grad = _laid_out_like(weight, found[0][0]) if lies_elsewhere else of_weight
             bias.grad = of_bias
             gradients.append(found)
-        return BackwardPass(passed, deltas, gradients)
+        return BackwardPass(forward, deltas, gradients)
 
     def _pass(
         self,
@@ -223,16 +199,12 @@ class Backpropagation:
         positive_weight: Tensor | None,
         sample_weight: Tensor | None,
         batch_size: float | None,
-        spare: tuple[ForwardPass, list[Tensor]] | None = None,
     ) -> tuple[ForwardPass, list[Tensor]]:
-        """The forward half and the deltas, in the memory of `spare`, those of a pass over as many rows."""
-        forward, deltas = spare or (None, None)
-        stacked = (
-            x[None] if isinstance(x, SparseRows) else (x.detach() if x.requires_grad else x).unsqueeze(0)
-        )
-        passed = equations.forward(stacked, self._weights, self._biases, self._activation, forward)
-        error = equations.output_delta(passed.logits, y, positive_weight, sample_weight, batch_size)
-        return passed, equations.deltas(passed, self._weights, error, self._activation, deltas)
+        """The forward half and the deltas."""
+        stacked = x[None] if isinstance(x, SparseRows) else x.detach().unsqueeze(0)
+        forward = equations.forward(stacked, self._weights, self._biases, self._activation)
+        error = equations.output_delta(forward.logits, y, positive_weight, sample_weight, batch_size)
+        return forward, equations.deltas(forward, self._weights, error, self._activation)
 
 
 def _room_for(count: int, tensor: Tensor) -> Tensor:

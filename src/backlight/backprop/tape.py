@@ -47,6 +47,7 @@ class Tape(TorchDispatchMode):
         """Where a tensor stands in these, by its id."""
         self._calls: list[Callable[[], Any]] = []
         self._results: list[int] = []
+        self._shown: list[int] = []
         for tensor in inputs:
             self._add(tensor)
 
@@ -66,21 +67,29 @@ class Tape(TorchDispatchMode):
         function = OTHERS.get(operation, func)
         if func._schema.is_mutable:
             self._calls.append(self._call(TO_MEMORY.get(operation, function), args, kwargs))
-        elif operation in TO_MEMORY:
-            self._calls.append(self._call(TO_MEMORY[operation], args, {**kwargs, "out": result}))
-        elif is_of_values or not is_view:
-            assert isinstance(result, Tensor), f"{func}: a tape repeats what gives one tensor"
+            return result
+        if is_view and not is_of_values:
+            return result
+        assert isinstance(result, Tensor), f"{func}: a tape repeats what gives one tensor"
+        to_memory = TO_MEMORY.get(operation) or getattr(operation, "out", None)
+        if to_memory is not None and not is_view:
+            self._calls.append(self._call(to_memory, args, {**kwargs, "out": result}))
+        else:
             call = self._call(function, args, kwargs)
             self._calls.append(partial(self._renew, self._add(result), call))
         return result
 
-    def returns(self, results: Sequence[Tensor]) -> None:
-        """End the recording with what `repeat` is to return."""
-        self._results = [
-            self._numbers[id(tensor)] if id(tensor) in self._numbers else self._add(tensor)
-            for tensor in results
-        ]
+    def returns(self, results: Sequence[Tensor], shown: Sequence[Tensor] = ()) -> None:
+        """End the recording with what `repeat` is to return, and what `shown` is."""
+        self._results, self._shown = (
+            [self._numbers[id(t)] if id(t) in self._numbers else self._add(t) for t in tensors]
+            for tensors in (results, shown)
+        )
         self._numbers.clear()
+
+    def shown(self) -> list[Tensor]:
+        """What was computed last, good until the next time."""
+        return [self._values[number] for number in self._shown]
 
     def repeat(self, *inputs: Tensor) -> list[Tensor]:
         """Compute the same of these; what it returns is good until the next time."""

@@ -123,9 +123,6 @@ class BackpropMonitor(StepObserver, Callback):
     def _ends_epoch(self, step: int) -> bool:
         return (step + 1) % self._steps_per_epoch == 0
 
-    def place(self, rows: int) -> BackwardPass | None:
-        return self._waiting[rows].place if rows in self._waiting else None
-
     def on_backward(self, step: int, passed: BackwardPass) -> None:
         """Take the record of the step that is being made.
 
@@ -302,11 +299,6 @@ class _Waiting:
     @property
     def is_full(self) -> bool:
         return self.ended == self.room
-
-    @property
-    def place(self) -> BackwardPass:
-        """Of the next record."""
-        return self.passes.place(len(self.steps))
 
     def begin(self, step: int, passed: BackwardPass) -> None:
         number = len(self.steps)
