@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -69,7 +68,7 @@ class PassMemory:
 
     def __init__(self, example: BackwardPass, room: int) -> None:
         self._all = example.map(partial(_room_for, room))
-        self._places = [self._all.map(itemgetter(slice(at, at + 1))).tensors for at in range(room)]
+        self._places = list(zip(*(tensor.split(1) for tensor in self._all.tensors), strict=True))
 
     def keep(self, number: int, passed: BackwardPass) -> None:
         """Copy it to the place of this number."""
@@ -100,12 +99,13 @@ class Backpropagation:
         memory = gradients or list(map(torch.empty_like, self._parameters))
         self._gradients = list(zip(memory[::2], memory[1::2], strict=True))
         self._stacked = [(weight[None], bias[None, None]) for weight, bias in self._gradients]
-        self._passed: BackwardPass
+        self._passed: BackwardPass | None = None
+        """The last pass that was not repeated."""
         self._kind: tuple[object, ...] = ()
-        """Of the last pass that was not repeated."""
+        """Of that pass: a tape repeats those of one kind."""
         self._tape: Tape | None = None
         self._taped: tuple[object, ...] = ()
-        """The kind of pass that the tape repeats."""
+        """The kind that it repeats."""
         self._is_repeated = False
         """Whether the last pass was."""
 
@@ -149,22 +149,24 @@ class Backpropagation:
             for parameter, gradient in zip(self._parameters, gradients, strict=True):
                 parameter.grad = gradient
             return logits.clone()
+        self._passed = None  # which frees its memory
         if kind != self._kind or not isinstance(x, Tensor) or not x.is_cpu:
             self._kind = kind
             self._passed = self._backpropagated(x, y, positive_weight, batch_size)
             return self._passed.logits
-        self._taped = kind
-        self._tape = Tape(x, y)
-        with self._tape:
+        self._tape, self._taped = None, ()
+        with Tape(x, y) as tape:
             self._passed = self._backpropagated(x, y, positive_weight, batch_size)
             logits = self._passed.logits
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        self._tape.returns([logits, *gradients], self._passed.tensors)
+        tape.returns([logits, *gradients], self._passed.tensors)
+        self._tape, self._taped = tape, kind
         return logits.clone()
 
     @property
     def last(self) -> BackwardPass:
         """What the last `differentiate` computed; good until the next."""
+        assert self._passed is not None
         if not self._is_repeated:
             return self._passed
         assert self._tape is not None

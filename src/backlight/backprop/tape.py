@@ -19,6 +19,7 @@ TO_MEMORY: dict[Any, Callable[..., Tensor]] = {
 }
 """Operations that may be given memory to write to, by the names whose call takes half as long."""
 OTHERS: dict[Any, Callable[..., Tensor]] = {
+    aten.detach: torch.detach,
     aten.div_: Tensor.div_,
     aten.mul_: Tensor.mul_,
     aten.sub_: Tensor.sub_,
