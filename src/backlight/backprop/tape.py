@@ -10,9 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 TO_MEMORY: dict[Any, Callable[..., Tensor]] = {
+    aten.add: torch.add,
     aten.baddbmm: torch.baddbmm,
     aten.bmm: torch.bmm,
+    aten.gelu: aten.gelu.out,
     aten.mul: torch.mul,
+    aten.pow: torch.pow,
+    aten.relu: aten.relu.out,
     aten.sigmoid: torch.sigmoid,
     aten.sum: torch.sum,
     aten.tanh: torch.tanh,
@@ -72,9 +76,8 @@ class Tape(TorchDispatchMode):
         if is_view and not is_of_values:
             return result
         assert isinstance(result, Tensor), f"{func}: a tape repeats what gives one tensor"
-        to_memory = TO_MEMORY.get(operation) or getattr(operation, "out", None)
-        if to_memory is not None and not is_view:
-            self._calls.append(self._call(to_memory, args, {**kwargs, "out": result}))
+        if operation in TO_MEMORY:
+            self._calls.append(self._call(TO_MEMORY[operation], args, {**kwargs, "out": result}))
         else:
             call = self._call(function, args, kwargs)
             self._calls.append(partial(self._renew, self._add(result), call))
