@@ -13,7 +13,13 @@ def test_repeats_on_other_inputs_what_it_recorded() -> None:
     def compute(x: Tensor) -> list[Tensor]:
         counts.add_(1)
         product = torch.mm(x.mT, weight.mT.contiguous().mT, out=room)
-        return [product.sigmoid().sum(dim=0), (product - counts)[:, 1:].exp(), x[0], weight]
+        return [
+            product.sigmoid().sum(dim=0),
+            product.sum() + x.relu(),
+            (product - counts)[:, 1:].exp(),
+            x[0],
+            weight,
+        ]
 
     x = torch.randn(3, 4)
     with Tape(x) as tape:
