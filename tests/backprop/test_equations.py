@@ -1,5 +1,7 @@
 """The equations against autograd and against central differences."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from torch.nn import functional
 
 from backlight.backprop import equations
 from backlight.backprop.activations import ACTIVATIONS, ActivationName
+from backlight.backprop.equations import ForwardPass
 from backlight.backprop.step import Backpropagation, BackwardPass, PassMemory
 from backlight.model import SigmoidMLP
 
@@ -109,6 +112,20 @@ def test_a_recorded_pass_changes_no_bit(
     assert all(torch.equal(logits, own) for logits, own in results)
     for kept, *own in zip(memory.first(len(passes)).tensors, *(each.tensors for each in passes), strict=True):
         assert torch.equal(kept, torch.cat(own))
+
+
+def test_a_pass_is_recorded_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, computed = equations.forward, []
+
+    def counted(x: Tensor, *others: Any) -> ForwardPass:
+        computed.append(x.shape[-2])
+        return forward(x, *others)
+
+    monkeypatch.setattr(equations, "forward", counted)
+    propagation = Backpropagation(SigmoidMLP(3, [4], seed=1))
+    for rows in (8, 8, 8, 5, 8, 8, 5, 5, 5):
+        propagation.differentiate(torch.randn(rows, 3), torch.ones(rows, 1))
+    assert computed == [8, 8, 5, 5, 5], "the second in a row, which the last batch of an epoch is not"
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))

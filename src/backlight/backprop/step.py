@@ -102,7 +102,7 @@ class Backpropagation:
         self._passed: BackwardPass | None = None
         """The last pass that was not repeated."""
         self._kind: tuple[object, ...] = ()
-        """Of that pass: a tape repeats those of one kind."""
+        """Of the last pass: a tape repeats those of one kind."""
         self._tape: Tape | None = None
         self._taped: tuple[object, ...] = ()
         """The kind that it repeats."""
@@ -142,6 +142,7 @@ class Backpropagation:
         `backward_pass`.
         """
         kind = x.shape, y.shape, batch_size, id(positive_weight), torch.get_num_threads()
+        is_second, self._kind = kind == self._kind, kind
         self._is_repeated = kind == self._taped
         if self._is_repeated:
             assert isinstance(x, Tensor) and self._tape is not None
@@ -150,8 +151,7 @@ class Backpropagation:
                 parameter.grad = gradient
             return logits.clone()
         self._passed = None  # which frees its memory
-        if kind != self._kind or not isinstance(x, Tensor) or not x.is_cpu:
-            self._kind = kind
+        if not is_second or not isinstance(x, Tensor) or not x.is_cpu:
             self._passed = self._backpropagated(x, y, positive_weight, batch_size)
             return self._passed.logits
         self._tape, self._taped = None, ()
