@@ -36,7 +36,7 @@ def test_repeats_on_other_inputs_what_it_recorded() -> None:
 
 def test_refuses_what_it_cannot_repeat() -> None:
     x = torch.randn(3)
-    with pytest.raises(AssertionError, match="lists"), Tape(x):
+    with pytest.raises(NotImplementedError, match="lists"), Tape(x):
         torch.cat([x, torch.ones(1)])
-    with pytest.raises(AssertionError, match="one tensor"), Tape(x):
+    with pytest.raises(NotImplementedError, match="one tensor"), Tape(x):
         x.sum().item()

@@ -45,6 +45,9 @@ class Tape(TorchDispatchMode):
 
     Args:
         inputs: tensors, all others of their shapes each time.
+
+    Raises:
+        NotImplementedError: within it, something was computed that it cannot repeat.
     """
 
     def __init__(self, *inputs: Tensor) -> None:
@@ -67,9 +70,8 @@ class Tape(TorchDispatchMode):
         given = [*args, *kwargs.values()]
         is_of_values = any(id(each) in self._numbers for each in given)
         together = [each for some in given if isinstance(some, list | tuple) for each in some]
-        assert not any(id(each) in self._numbers for each in together), (
-            f"{func}: no tape takes lists of these"
-        )
+        if any(id(each) in self._numbers for each in together):
+            raise NotImplementedError(f"{func}: no tape takes lists of what changes")
         is_view = any(returned.alias_info is not None for returned in func._schema.returns)
         if is_view and not is_of_values and not func._schema.is_mutable:
             return result
@@ -79,7 +81,8 @@ class Tape(TorchDispatchMode):
         elif func in GIVEN_MEMORY:
             self._calls.append(self._call(GIVEN_MEMORY[func], args, {**kwargs, "out": result}))
         else:
-            assert isinstance(result, Tensor), f"{func}: a tape repeats what gives one tensor"
+            if not isinstance(result, Tensor):
+                raise NotImplementedError(f"{func}: a tape repeats what gives one tensor")
             call = self._call(function, args, kwargs)
             self._calls.append(partial(self._renew, self._add(result), call))
         return result
