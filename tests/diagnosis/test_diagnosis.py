@@ -413,6 +413,32 @@ def test_what_is_so_already_is_no_remedy(train: Train) -> None:
     assert "optimizer=adam optimizer.lr=0.01" not in given
 
 
+def test_what_uses_adam_is_told_at_most_its_usual_rate(train: Train) -> None:
+    deep = (*QUICK, "data=moons", "model.hidden=[9,9,9,9,9,9,9]", "trainer.max_epochs=2", "optimizer=adam")
+    near, far = (
+        diagnosis(train(*deep, f"optimizer.lr={lr}", folder=f"rate{lr}"))[0]["remedies"]
+        for lr in (0.02, 0.001)
+    )
+    assert near and not any("optimizer" in remedy for remedy in near)
+    assert far == [*near[:2], "optimizer.lr=0.01", *near[2:]]
+
+
+def test_a_run_that_has_hardly_begun_had_too_few_epochs(train: Train) -> None:
+    begun = (
+        *QUICK,
+        "data=hastie",
+        "optimizer=adam",
+        "model.hidden=[32]",
+        "model.activation=tanh",
+        "seed=777",
+    )
+    run = train(*begun, "optimizer.lr=0.02", "trainer.max_epochs=3")
+    assert "warning" not in run.result.out
+    (found,) = diagnosis(run)
+    assert (found["symptom"], found["severity"]) == ("too_few_epochs", "fatal")
+    assert found["remedies"][0] == "trainer.max_epochs=30"
+
+
 def test_an_unfinished_run_is_diagnosed(train: Train, call: Call) -> None:
     run = train("data=moons", "model.init=zeros", "trainer.max_epochs=2")
     (run.path / "summary.json").unlink()

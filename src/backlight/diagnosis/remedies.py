@@ -26,12 +26,13 @@ class Remedy:
 def remedies(finding: Finding, seen: Observations) -> list[Remedy]:
     """What may help against a finding and is not so already, the likeliest first."""
     settings = seen.settings
-    return [
-        remedy
-        for remedy in REMEDIES[finding.symptom](seen)
-        if (settings.switchable or not remedy.overrides.startswith("optimizer="))
-        and not (remedy.overrides and set(remedy.overrides.split()) <= settings.overrides)
-    ]
+    found: dict[str, Remedy] = {}
+    for remedy in REMEDIES[finding.symptom](seen):
+        is_allowed = settings.switchable or not remedy.overrides.startswith("optimizer=")
+        is_new = not remedy.overrides or not set(remedy.overrides.split()) <= settings.overrides
+        if is_allowed and is_new:
+            found.setdefault(remedy.overrides, remedy)
+    return list(found.values())
 
 
 USUAL_RATE = {"sgd": 0.1, "adam": 0.01, "adamw": 0.01, "rmsprop": 0.01, "lbfgs": 1.0}
@@ -63,6 +64,15 @@ ADAM = Remedy(
     "Adam scales each weight's step by its own gradients, so that small ones count as well.",
     "Kingma & Ba 2015, arXiv:1412.6980",
 )
+
+
+def _adam(seen: Observations) -> list[Remedy]:
+    """Adam at its usual rate, unless the run had it, or one within a factor of 3."""
+    usual, lr = USUAL_RATE["adam"], seen.settings.lr
+    if seen.settings.optimizer != "adam":
+        return [ADAM]
+    why = "A step of Adam is about as long as its rate, of which this is the usual one."
+    return [] if usual / 3 <= lr <= 3 * usual else [Remedy(f"optimizer.lr={usual}", why, ADAM.source)]
 
 
 AFRESH = Remedy(
@@ -224,19 +234,19 @@ SEPARATE = Remedy(
 
 
 def _against_saddles(seen: Observations) -> list[Remedy]:
-    return [ADAM, _bolder(seen), _wider(seen), _fitting_init(seen), SMALL_BATCHES]
+    return [*_adam(seen), _bolder(seen), _wider(seen), _fitting_init(seen), SMALL_BATCHES]
 
 
 def _against_vanishing(seen: Observations) -> list[Remedy]:
-    return [_fitting_init(seen), TANH, ADAM, _shallower(seen.settings)]
+    return [_fitting_init(seen), TANH, *_adam(seen), _shallower(seen.settings)]
 
 
 def _against_low_rate(seen: Observations) -> list[Remedy]:
-    return [_higher_rate(seen), SMALL_BATCHES, ADAM, _longer(seen)]
+    return [_higher_rate(seen), SMALL_BATCHES, *_adam(seen), _longer(seen)]
 
 
 def _against_underfitting(seen: Observations) -> list[Remedy]:
-    return [_more_neurons(seen), ADAM, _deeper(seen), _longer(seen)]
+    return [_more_neurons(seen), *_adam(seen), _deeper(seen), _longer(seen)]
 
 
 def _more_neurons(seen: Observations) -> Remedy:
@@ -258,13 +268,13 @@ def _deeper(seen: Observations) -> Remedy:
 
 
 def _against_bad_scale(seen: Observations) -> list[Remedy]:
-    return [ADAM] if seen.settings.standardizes else [STANDARDIZE, ADAM]
+    return _adam(seen) if seen.settings.standardizes else [STANDARDIZE, *_adam(seen)]
 
 
 REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "non_finite": lambda seen: [_lower_rate(seen), CLIP, UNSATURATE],
-    "diverging": lambda seen: [_lower_rate(seen), ADAM, CLIP],
-    "oscillating": lambda seen: [_lower_rate(seen), ADAM],
+    "diverging": lambda seen: [_lower_rate(seen), *_adam(seen), CLIP],
+    "oscillating": lambda seen: [_lower_rate(seen), *_adam(seen)],
     "exploding_gradient": lambda seen: [UNSATURATE, AFRESH, *_if_high(seen), CLIP],
     "symmetric_neurons": lambda seen: [RANDOM_INIT],
     "dead_units": lambda seen: [_lower_rate(seen), GELU, AFRESH],
@@ -272,7 +282,7 @@ REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "unscaled_features": _against_bad_scale,
     "vanishing_gradient": _against_vanishing,
     "learning_rate_too_low": _against_low_rate,
-    "too_few_epochs": lambda seen: [_longer(seen), ADAM, SMALL_BATCHES],
+    "too_few_epochs": lambda seen: [_longer(seen), *_adam(seen), SMALL_BATCHES],
     "plateau": _against_saddles,
     "base_rate": _against_saddles,
     "leakage": lambda seen: [SEPARATE],

@@ -378,7 +378,7 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
 def too_few_epochs(seen: Observations) -> Finding | None:
     """The loss was still falling, and far from its floor, when training ended."""
     loss = seen.loss("train")
-    if len(loss) < max(2, seen.settings.max_epochs) or not seen.progress() >= HARDLY_LEARNED:
+    if len(loss) < max(2, seen.settings.max_epochs):
         return None
     # Of many classes half of the way is not yet what the neighbours know.
     if seen.progress() >= LEARNED and _missing(seen) < BELOW:
@@ -389,12 +389,16 @@ def too_few_epochs(seen: Observations) -> Finding | None:
     # What knows as much as the neighbours may only be learning its rows by heart.
     is_fast = pace > (SETTLED if _has_learned(seen) else UNFINISHED)
     # So short a run cannot have settled where the neighbours know better.
-    is_behind = pace > 0 and len(loss) < SHORT and _missing(seen) >= BELOW
-    if not is_fast and not is_behind:
+    is_short = len(loss) < SHORT
+    is_behind = pace > 0 and is_short and _missing(seen) >= BELOW
+    has_hardly_learned = not seen.progress() >= HARDLY_LEARNED
+    # As many epochs again would leave the base rate behind.
+    has_begun = is_short and 5 * pace >= HARDLY_LEARNED
+    if not (has_begun if has_hardly_learned else is_fast or is_behind):
         return None
     return Finding(
         "too_few_epochs",
-        "warning",
+        "fatal" if has_hardly_learned else "warning",
         _last_step(seen),
         {
             "fall_in_the_last_fifth_over_base_rate_loss": pace,
@@ -503,7 +507,9 @@ def label_noise(seen: Observations) -> Finding | None:
 
 def base_rate(seen: Observations) -> Finding | None:
     """The network knows little more than how frequent each class is."""
-    if not seen.progress() < HARDLY_LEARNED:
+    if not seen.progress() < HARDLY_LEARNED or too_few_epochs(seen) is not None:
+        return None
+    if len(seen.loss("train")) < min(5, seen.settings.max_epochs):  # it has hardly begun
         return None
     return Finding(
         "base_rate",
