@@ -40,12 +40,12 @@ def test_a_loss_that_leaps_up_once_ends_nothing() -> None:
 
 def test_a_trial_far_behind_another_ends() -> None:
     base, slow = 0.7, [0.69, 0.68, 0.67, 0.66, 0.65]
-    assert why_sick(slow, base, 10, best=0.2) is None, (
-        "at the end it will have a seventh, of which 0.14 is asked"
+    assert why_sick(slow, base, 10, best=0.25) is None, (
+        "at the end it will have a seventh, of which an eighth is asked"
     )
     assert "far above the 0.07 of another trial" in str(why_sick(slow, base, 10, best=0.9))
-    assert why_sick(slow, base, 28, best=0.9) is None, (
-        "so early it will have more than the seventh that is asked"
+    assert why_sick(slow, base, 18, best=0.9) is None, (
+        "so early it will have more than the 0.09 that is asked"
     )
     assert why_sick([0.9, *slow[:-1], 0.4], base, 10, best=0.9) is None, "at this pace it comes there"
 
