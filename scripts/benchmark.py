@@ -427,7 +427,7 @@ def stop_sick(repeats: int) -> None:
     )
     saved = []
     for space in SPACES:
-        for seed in range(1000, 1000 + repeats):
+        for seed in range(2000, 2000 + repeats):
             (every, best), (some, kept) = (
                 searched([*SEARCHED, *space.split(), f"sweep.seed={seed}", *options])
                 for options in ([], ["sweep.stop_sick=true"])

@@ -32,10 +32,11 @@ def test_a_loss_that_leaps_up_once_ends_nothing() -> None:
     base = 0.7
     assert why_sick([0.7] * 10, base, 40) is not None
     assert why_sick([0.7] * 4, base, 20) is None, "too early"
-    assert why_sick([0.7, 0.7, 0.3, 0.2, 0.1, 0.1, 2.0], base, 40) is None, "it leapt up"
-    assert why_sick([0.7, 0.699, 0.698, 0.697, 0.696], base, 40) is None, "at this pace it will be far below"
-    assert why_sick([1.5, 1.49, 1.48, 1.47, 1.46], base, 40) is not None, "at this pace it will not"
-    assert why_sick([0.1, *[2.0] * 5], base, 40) is not None, "what it once knew is lost"
+    assert why_sick([0.7] * 7, base, 40) is None, "too early"
+    assert why_sick([0.7, 0.7, 0.3, 0.2, 0.1, 0.1, 2.0], base, 25) is None, "it leapt up"
+    assert why_sick([0.7, 0.698, 0.696, 0.694, 0.692], base, 25) is None, "at this pace it will be far below"
+    assert why_sick([1.5, 1.49, 1.48, 1.47, 1.46], base, 25) is not None, "at this pace it will not"
+    assert why_sick([0.1, *[2.0] * 5], base, 25) is not None, "what it once knew is lost"
 
 
 def test_a_trial_far_behind_another_ends() -> None:

@@ -20,7 +20,7 @@ class Settings:
         factor: of successive halving: of those that come to a rung, one in so many goes on; None trains
             every trial to its end.
         min_epochs: to the first rung; the others are `factor` times as far each.
-        stop_sick: end trials that after an eighth of their epochs have learned nothing, or later are on the way to
+        stop_sick: end trials that after a fifth of their epochs have learned nothing, or later are on the way to
             far less than what the best that is trained with them has come to: less than half of it at half of their
             epochs, two thirds at three quarters.
         cluster: that trains the trials; None is this process.
