@@ -37,7 +37,14 @@ from backlight.diagnosis.measure import (
     perfect_loss,
     row_keys,
 )
-from backlight.diagnosis.observations import DataState, Floats, Neighbourhoods, Observations, Settings
+from backlight.diagnosis.observations import (
+    DataState,
+    Floats,
+    LayerState,
+    Neighbourhoods,
+    Observations,
+    Settings,
+)
 from backlight.diagnosis.remedies import REMEDIES
 from backlight.diagnosis.symptoms import SYMPTOMS, Finding
 from backlight.examination import Evidence
@@ -533,6 +540,32 @@ def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
     assert rests is not None and rests.step == 30, (
         "from the third epoch on the loss changes by less than 0.01"
     )
+
+
+def test_dead_units_matter_in_a_network_that_knows_less_than_the_neighbours() -> None:
+    learned = observed(*np.geomspace(1.0, 0.4, 12).tolist())
+    silent = np.arange(8) < 6
+    layer = LayerState(
+        "layers.0", 1e-3, np.zeros(8), silent, np.ones((8, 1), np.float32), np.ones(8, np.float32)
+    )
+    layers = [layer, replace(layer, silent=np.zeros(8, bool))]
+
+    def severity(accuracy: float) -> str:
+        found = SYMPTOMS["dead_units"](
+            replace(
+                learned,
+                settings=replace(learned.settings, activation="relu"),
+                data=replace(learned.data, neighbourhoods=Neighbourhoods(0.95, 0.0)),
+                series=learned.series | {"train/accuracy": np.full(12, accuracy)},
+                start=[replace(each, silent=np.zeros(8, bool)) for each in layers],
+                end=layers,
+            )
+        )
+        assert found is not None and found.neurons == [0, 1, 2, 3, 4, 5]
+        return found.severity
+
+    assert severity(0.94) == "warning"
+    assert severity(0.67) == "serious"
 
 
 def test_small_batches_jump_about_a_course_that_may_fall() -> None:

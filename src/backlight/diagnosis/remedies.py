@@ -145,7 +145,7 @@ def _better_rate(seen: Observations) -> float:
 def _longer(seen: Observations) -> Remedy:
     return Remedy(
         f"trainer.max_epochs={10 * seen.settings.max_epochs}",
-        "The loss was still falling when training ended.",
+        "In more epochs the loss may fall further.",
         "Goodfellow, Bengio & Courville 2016, Deep Learning, section 11.4",
     )
 

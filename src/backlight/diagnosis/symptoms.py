@@ -241,9 +241,11 @@ def dead_units(seen: Observations) -> Finding | None:
         for layer in moment[:-1]:
             share = float(layer.silent.mean())
             if share > SILENT_SHARE:
+                # A network that knows less than the neighbours may lack just these.
+                is_harmless = seen.progress() >= LEARNED and _missing(seen) < BELOW
                 return Finding(
                     "dead_units",
-                    "warning" if seen.progress() >= LEARNED else _by_progress(seen),
+                    "warning" if is_harmless else _by_progress(seen),
                     step,
                     {"share": share},
                     layer.name,
