@@ -45,7 +45,7 @@ from backlight.diagnosis.observations import (
     Observations,
     Settings,
 )
-from backlight.diagnosis.remedies import REMEDIES
+from backlight.diagnosis.remedies import REMEDIES, remedies
 from backlight.diagnosis.symptoms import SYMPTOMS, Finding
 from backlight.examination import Evidence
 from backlight.model import SigmoidMLP
@@ -599,6 +599,29 @@ def test_a_run_that_has_learned_half_but_falls_still_had_too_few_epochs() -> Non
 
     assert found(0.7) is not None
     assert found(0.94) is None, "it knows what the neighbours know"
+
+
+@pytest.mark.parametrize(
+    ("losses", "severity"),
+    [
+        ([0.995, 0.975, 0.955], "fatal"),  # it would come to a tenth of the way
+        ([0.99, 0.965, 0.94], "warning"),
+        ([0.99, 0.985, 0.98], None),
+        ([0.8, 0.78, 0.76], None),
+    ],
+)
+def test_a_short_run_that_would_soon_know_twice_as_much_had_too_few_epochs(
+    losses: list[float], severity: str | None
+) -> None:
+    found = SYMPTOMS["too_few_epochs"](observed(*losses))
+    assert (found and found.severity) == severity
+
+
+def test_no_remedy_is_given_twice() -> None:
+    run = observed(1.0, 3.0, 2.0)
+    adam = replace(run, settings=replace(run.settings, optimizer="adam", lr=1.0))
+    given = [remedy.overrides for remedy in remedies(Finding("diverging", "fatal", 0, {}), adam)]
+    assert given == ["optimizer.lr=0.01", "trainer.gradient_clip_val=1.0"]
 
 
 @pytest.mark.parametrize(

@@ -394,9 +394,9 @@ def too_few_epochs(seen: Observations) -> Finding | None:
     is_short = len(loss) < SHORT
     is_behind = pace > 0 and is_short and _missing(seen) >= BELOW
     has_hardly_learned = not seen.progress() >= HARDLY_LEARNED
-    # As many epochs again would leave the base rate behind.
-    has_begun = is_short and 5 * pace >= HARDLY_LEARNED
-    if not (has_begun if has_hardly_learned else is_fast or is_behind):
+    # As many epochs again would double what it knows, and leave the base rate behind.
+    has_begun = is_short and 5 * pace >= max(seen.progress(), HARDLY_LEARNED)
+    if not (has_begun or (not has_hardly_learned and (is_fast or is_behind))):
         return None
     return Finding(
         "too_few_epochs",
