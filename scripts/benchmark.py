@@ -35,9 +35,10 @@ from speed import (
     LARGE,
     MEDIUM,
     ONLY_TRAIN,
+    alone_seconds,
     bare_seconds,
     compared,
-    diagnosed_seconds,
+    diagnosed,
     fit_seconds,
     in_callbacks,
     in_matrix_products,
@@ -97,21 +98,26 @@ def instrument(repeats: int) -> None:
     more copy of the activations.
     """
     names = [*INSTRUMENTS, DIAGNOSED]
-    table = Table("network", *(f"{name}, s" for name in names), *(f"{name} / without" for name in names[1:]))
+    columns = [*(f"{name}, s" for name in names), *(f"{name} / without" for name in names[1:])]
+    # Within one training, so a machine whose speed changes from one to the next does not show in it.
+    table = Table("network", *columns, "the last by the clock around what it adds")
     for network, overrides in NETWORKS.items():
         seconds: dict[str, list[float]] = {name: [] for name in names}
-        diagnosed_seconds([*overrides, "trainer.max_epochs=1"])  # imports and first allocations
+        by_clock = []
+        diagnosed([*overrides, "trainer.max_epochs=1"])  # imports and first allocations
         for repeat in range(repeats):
             for name in rotated(names, repeat):
-                seconds[name].append(
-                    diagnosed_seconds(overrides)
-                    if name == DIAGNOSED
-                    else fit_seconds([*overrides, *INSTRUMENTS[name]])
-                )
+                if name == DIAGNOSED:
+                    whole, added = diagnosed(overrides)
+                    seconds[name].append(whole)
+                    by_clock.append(whole / (whole - added))
+                else:
+                    seconds[name].append(fit_seconds([*overrides, *INSTRUMENTS[name]]))
         table.add_row(
             network,
             *(f"{statistics.median(values):.2f}" for values in seconds.values()),
             *(f"{median_ratio(seconds[name], seconds['without']):.3f}" for name in names[1:]),
+            f"{statistics.median(by_clock):.3f}",
         )
     report.show(table)
 
@@ -158,6 +164,7 @@ def run(repeats: int) -> None:
     report.show(profile)
     parts = Table("an epoch of 784-256-256-10, by default", "ms")
     shortest = min((in_callbacks(EPOCH) for _ in range(repeats)), key=itemgetter("everything"))
+    shortest["its steps alone, with nothing around them"] = min(alone_seconds(EPOCH) for _ in range(repeats))
     for name, seconds in sorted(shortest.items(), key=itemgetter(1), reverse=True):
         if seconds > 1e-3:
             parts.add_row(name, f"{1e3 * seconds:.0f}")

@@ -22,18 +22,23 @@ import pyarrow
 import pyarrow.parquet
 import torch
 from hydra import compose, initialize_config_dir
+from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from peers import bare_loop
 from rich import get_console
 from torch import Tensor
 
 from backlight.assemble import Experiment, Node, assemble
+from backlight.backprop.step import Backpropagation
 from backlight.checkpoint import read_checkpoint
 from backlight.command import config_folder
 from backlight.config import plain, task_of
+from backlight.data.batches import TrainingBatches
 from backlight.diagnose import Diagnosis
 from backlight.early_warning import EarlyWarning
 from backlight.examination import Evidence
+from backlight.flat import FlatOptimizer
+from backlight.model import SigmoidMLP
 from backlight.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -100,17 +105,23 @@ def fit_seconds(overrides: list[str]) -> float:
         return time.perf_counter() - started
 
 
-def diagnosed_seconds(overrides: list[str]) -> float:
-    """The same with all that says what ails the run: while it trains, and the verdict."""
+def diagnosed(overrides: list[str]) -> tuple[float, float]:
+    """The same with all that says what ails the run: while it trains, and the verdict.
+
+    Also how many of these seconds, by the clock, the instrument and the diagnosis take.
+    """
     with prepared(overrides) as (config, experiment), get_console().capture():
         folder = RunFolder(experiment.trainer.default_root_dir)
         warning = EarlyWarning(config, folder)
         experiment.trainer.callbacks.append(warning)  # type: ignore[attr-defined]  # it is a list
+        spent = clocked(experiment.trainer)
         started = time.perf_counter()
         experiment.trainer.fit(experiment.classifier, experiment.data)
+        trained = time.perf_counter()
         evidence = Evidence.of(folder, start=warning.start)
         assert Diagnosis.of(config, evidence, experiment.data).verdict
-        return time.perf_counter() - started
+        ended = time.perf_counter()
+    return ended - started, spent["BackpropMonitor"] + spent["EarlyWarning"] + ended - trained
 
 
 def bare_seconds(overrides: list[str], device: str = "cpu") -> float:
@@ -127,8 +138,35 @@ def bare_seconds(overrides: list[str], device: str = "cpu") -> float:
         )
 
 
+def alone_seconds(overrides: list[str]) -> float:
+    """The steps of an epoch, ours on the same rows, with nothing around them: no loop of Lightning's, no callbacks."""
+    with prepared(overrides) as (config, experiment):
+        classifier, (x, y) = experiment.classifier, experiment.data.part("train")
+        assert isinstance(classifier.model, SigmoidMLP)
+        flat = FlatOptimizer(classifier.optimizer)
+        propagation = Backpropagation(classifier.model, flat.gradients)
+        batches = TrainingBatches(x, y, config["data"]["batch_size"], seed=0, steps_at_once=len(x))
+        started = time.perf_counter()
+        with torch.no_grad(), flat:
+            for steps in batches:
+                for rows, targets, batch_size in steps:
+                    propagation.differentiate(rows, targets, None, batch_size)
+                    flat.step()
+        return time.perf_counter() - started
+
+
 def in_callbacks(overrides: list[str]) -> dict[str, float]:
     """Of one training the seconds that each callback takes, and `everything`."""
+    with prepared(overrides) as (_, experiment):
+        spent = clocked(experiment.trainer)
+        started = time.perf_counter()
+        experiment.trainer.fit(experiment.classifier, experiment.data)
+        spent["everything"] = time.perf_counter() - started
+    return spent
+
+
+def clocked(trainer: Trainer) -> dict[str, float]:
+    """Where the seconds that each of its callbacks takes will be counted."""
     spent: dict[str, float] = defaultdict(float)
 
     def timed(hook: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -141,11 +179,9 @@ def in_callbacks(overrides: list[str]) -> dict[str, float]:
 
         return call
 
-    with prepared(overrides) as (_, experiment):
-        for callback in experiment.trainer.callbacks:  # type: ignore[attr-defined]  # it is a list
-            for name in filter(re.compile("on_").match, dir(callback)):
-                setattr(callback, name, timed(getattr(callback, name), type(callback).__name__))
-        timed(experiment.trainer.fit, "everything")(experiment.classifier, experiment.data)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # it is a list
+        for name in filter(re.compile("on_").match, dir(callback)):
+            setattr(callback, name, timed(getattr(callback, name), type(callback).__name__))
     return spent
 
 

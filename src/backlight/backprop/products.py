@@ -53,8 +53,8 @@ def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Ten
         added, spare = (None if t is None else t.view(groups, -1, t.shape[-1]) for t in (added, spare))
         return product(left.reshape(groups, -1, inner), right, added, spare).view(count, rows, -1)
     size = left.numel() * right.shape[-1]
-    # The first question is cheap, and answers for small networks.
-    if size < WORTH_ONEDNN or not _is_for_onednn(left, right.mT):
+    # The first questions are cheap, and answer for small networks and for Intel's processors.
+    if size < WORTH_ONEDNN or not ONEDNN_IS_FASTER or not _is_for_onednn(left, right.mT):
         # What MKL takes for a column has other bits among many.
         if right.shape[-1] == 1 and rows > 1 and rows * inner >= PLAIN_LOOP:
             below, room = (None if t is None else t.mT for t in (added, spare))

@@ -203,7 +203,9 @@ class Backpropagation:
         batch_size: float | None,
     ) -> tuple[ForwardPass, list[Tensor]]:
         """The forward half and the deltas."""
-        stacked = x[None] if isinstance(x, SparseRows) else x.detach().unsqueeze(0)
+        if isinstance(x, Tensor) and x.requires_grad:
+            x = x.detach()
+        stacked = x[None]
         forward = equations.forward(stacked, self._weights, self._biases, self._activation)
         error = equations.output_delta(forward.logits, y, positive_weight, sample_weight, batch_size)
         return forward, equations.deltas(forward, self._weights, error, self._activation)
