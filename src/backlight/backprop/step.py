@@ -9,7 +9,7 @@ from torch import Tensor
 
 from backlight.backprop import equations
 from backlight.backprop.equations import ForwardPass
-from backlight.backprop.sparse import Rows, SparseRows
+from backlight.backprop.sparse import Rows
 from backlight.backprop.tape import Tape
 from backlight.model import SigmoidMLP
 
