@@ -38,13 +38,15 @@ def test_equations_and_autograd_leave_the_same_trace(network: Network, weight: f
     positive_weight = None if weight is None else torch.full((y.shape[1],), weight, dtype=torch.float64)
     before = [parameter.clone() for parameter in model.parameters()]
     sample_weight = torch.linspace(0, 3, len(x), dtype=torch.float64)[:, None]
-    ours = trace(model, x, y, positive_weight, sample_weight)
+    wanted = x.clone().requires_grad_()  # as whoever asks for the gradient of the rows has them
+    ours = trace(model, wanted, y, positive_weight, sample_weight)
     theirs = trace(model, x, y, positive_weight, sample_weight, backward="autograd")
     torch.testing.assert_close(ours.loss, theirs.loss)
     for mine, other in zip(ours.layers, theirs.layers, strict=True):
         assert mine.name == other.name
         for field in FIELDS:
             torch.testing.assert_close(getattr(mine, field), getattr(other, field), rtol=1e-9, atol=1e-12)
+            assert not getattr(mine, field).requires_grad
             assert not getattr(other, field).requires_grad
     assert all(torch.equal(was, now) for was, now in zip(before, model.parameters(), strict=True))
     assert all(parameter.grad is None for parameter in model.parameters())
