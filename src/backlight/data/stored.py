@@ -1,6 +1,7 @@
 """Rows that stay on disk, because memory need not hold them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +27,7 @@ ARROW_SUFFIXES = (".arrow", ".feather")
 STORED_VALUES = 2**27
 """A file that holds more numbers is not read into memory, where they would take half a gigabyte and more."""
 
-ROWS_PER_MAPPING = 1024
+ROWS_PER_MAPPING = 4096
 """A page that was read counts as memory of the process until its mapping ends, and so do the 15 around it."""
 
 ROWS_AT_ONCE = 100_000
@@ -76,14 +77,20 @@ class StoredRows:
     def _read(self, rows: Ints) -> Floats:
         offset, shape, dtype = self._layout
         found = np.empty((len(rows), shape[1]), np.float32)
-        as_they_lie = np.argsort(rows)
-        try:
-            for start in range(0, len(rows), ROWS_PER_MAPPING):
-                piece = as_they_lie[start : start + ROWS_PER_MAPPING]
+
+        def find(some: Ints) -> None:
+            for start in range(0, len(some), ROWS_PER_MAPPING):
+                piece = some[start : start + ROWS_PER_MAPPING]
                 read = np.memmap(self.path, dtype, "r", offset, shape)[rows[piece]].astype(
                     np.float32, copy=False
                 )
                 found[piece] = read if self.transform is None else self.transform(read)
+
+        threads = max(1, min(torch.get_num_threads(), len(rows) // ROWS_PER_MAPPING))
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                # As they lie, so that neighbours are read together.
+                list(pool.map(find, np.array_split(np.argsort(rows), threads)))
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise BacklightError(f"{self.path}: was read before and cannot be read now: {reason}") from error
