@@ -542,6 +542,19 @@ def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
     )
 
 
+def test_what_was_learned_and_lost_is_not_what_was_never_learned() -> None:
+    diverging, base_rate = SYMPTOMS["diverging"], SYMPTOMS["base_rate"]
+    lost = observed(1.0, 0.5, 0.3, 0.3, 0.31, 0.32, 0.33, 0.34, 0.35, 1.0)
+    never = observed(1.0, 0.97, 0.96, 0.96, 0.96, 0.96, 0.96, 0.96, 0.96, 1.0)
+    found = diverging(lost)
+    assert found is not None
+    assert (found.severity, found.step) == ("fatal", 30), "the third epoch was the last to lower it"
+    assert (found.evidence["lowest_loss"], found.evidence["late_loss"]) == (0.3, 1.0)
+    assert base_rate(lost) is None
+    assert diverging(never) is None
+    assert base_rate(never) is not None
+
+
 def test_dead_units_matter_in_a_network_that_knows_less_than_the_neighbours() -> None:
     learned = observed(*np.geomspace(1.0, 0.4, 12).tolist())
     silent = np.arange(8) < 6

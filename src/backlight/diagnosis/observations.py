@@ -161,6 +161,8 @@ class Observations:
         NaN where nothing was measured.
         """
         loss = self.loss(part)
-        if not len(loss):
-            return float("nan")
-        return float((self.base_loss - loss[-1]) / (self.base_loss - self.floor_loss))
+        return self.progress_of(loss[-1]) if len(loss) else float("nan")
+
+    def progress_of(self, loss: float) -> float:
+        """The same of one loss."""
+        return float((self.base_loss - loss) / (self.base_loss - self.floor_loss))

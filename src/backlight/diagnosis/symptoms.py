@@ -123,6 +123,9 @@ TURNS = 0.3
 RISEN = 1.1
 """Final loss over the base-rate loss: worse than knowing nothing, by more than the noise of one epoch."""
 
+LOST = 0.2
+"""Progress that a run had made which ends below HARDLY_LEARNED: four times as much, so no noise about that."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -166,20 +169,28 @@ def non_finite(seen: Observations) -> Finding | None:
 
 
 def diverging(seen: Observations) -> Finding | None:
-    """The loss climbed above that of knowing nothing, and stays there."""
+    """The loss climbed to that of knowing nothing, or above it."""
     loss = seen.loss("train")
     if len(loss) < 2:
         return None
     late = float(np.median(loss[-max(1, len(loss) // 4) :]))
+    lowest = int(loss.argmin())
     # A start far from 0 may have a large loss too, and come down from it.
-    if late <= RISEN * max(seen.base_loss, seen.start_loss):
+    is_above = late > RISEN * max(seen.base_loss, seen.start_loss)
+    has_lost = seen.progress() < HARDLY_LEARNED and seen.progress_of(loss[lowest]) >= LOST
+    if not is_above and not has_lost:
         return None
-    first = int(np.argmax(loss > RISEN * seen.base_loss))
+    first = int(np.argmax(loss > RISEN * seen.base_loss)) if is_above else lowest + 1
     return Finding(
         "diverging",
         "fatal",
         first * seen.steps_per_epoch,
-        {"late_loss": late, "base_rate_loss": seen.base_loss, "loss_before_training": seen.start_loss},
+        {
+            "late_loss": late if is_above else float(loss[-1]),
+            "lowest_loss": float(loss[lowest]),
+            "base_rate_loss": seen.base_loss,
+            "loss_before_training": seen.start_loss,
+        },
     )
 
 
@@ -512,6 +523,9 @@ def base_rate(seen: Observations) -> Finding | None:
     if not seen.progress() < HARDLY_LEARNED or too_few_epochs(seen) is not None:
         return None
     if len(seen.loss("train")) < min(5, seen.settings.max_epochs):  # it has hardly begun
+        return None
+    # A loss that leaps says nothing of what the network could learn.
+    if diverging(seen) is not None or oscillating(seen) is not None:
         return None
     return Finding(
         "base_rate",
