@@ -555,6 +555,26 @@ def test_what_was_learned_and_lost_is_not_what_was_never_learned() -> None:
     assert base_rate(never) is not None
 
 
+def test_deltas_that_grew_as_a_run_diverged_are_not_its_cause() -> None:
+    def layers(first: float) -> list[LayerState]:
+        square = np.eye(2, dtype=np.float32)
+        return [
+            LayerState("layers", rms, np.zeros(2), np.zeros(2, bool), square, square[0])
+            for rms in (first, 1.0)
+        ]
+
+    exploding = SYMPTOMS["exploding_gradient"]
+    rests = replace(observed(*[1.0] * 10), start=layers(0.3), end=layers(100.0))
+    at_its_end = exploding(rests)
+    assert at_its_end is not None
+    assert at_its_end.step == 100
+    rises = replace(rests, series={"train/loss": np.arange(1.0, 11.0)})
+    assert exploding(rises) is None
+    from_the_start = exploding(replace(rises, start=layers(100.0)))
+    assert from_the_start is not None
+    assert from_the_start.step == 0
+
+
 def test_dead_units_matter_in_a_network_that_knows_less_than_the_neighbours() -> None:
     learned = observed(*np.geomspace(1.0, 0.4, 12).tolist())
     silent = np.arange(8) < 6

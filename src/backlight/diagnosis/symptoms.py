@@ -308,7 +308,8 @@ def vanishing_gradient(seen: Observations) -> Finding | None:
 def exploding_gradient(seen: Observations) -> Finding | None:
     """The error grows from layer to layer on its way back."""
     moments = [(0, seen.start)]
-    if not _has_learned(seen):  # one that has may look unusual at its end, not when it starts
+    # One that has learned may look unusual at its end, not when it starts; and one that diverged has grown so.
+    if not _has_learned(seen) and diverging(seen) is None:
         moments.append((_last_step(seen), seen.end))
     for step, moment in moments:
         ratio = _first_over_last(moment)
