@@ -24,6 +24,7 @@ from backlight.diagnosis.measure import (
     batch_signal,
     best_steps,
     constant_loss,
+    contradicted,
     data_state,
     first_non_finite,
     layer_states,
@@ -134,6 +135,7 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
             start.layers,
             last,
             lambda number=number: longer_steps()[number],  # type: ignore[misc]  # it takes none
+            partial(_contradicted, end[number], data),
             of_batch,
             of_output,
             _data_state(data),
@@ -178,6 +180,11 @@ def _rows(runs: Sequence[Run], at_most: int) -> tuple[Rows, Tensor, Tensor | Non
         ones = torch.ones(y.shape[-1])
         positive_weight = torch.stack([ones if weight is None else weight for weight in weights])[:, None]
     return torch.stack(tensors) if tensors else inputs[0][None], y, positive_weight
+
+
+def _contradicted(network: Networks, data: ClassificationData) -> float:
+    x, y = data.part("val" if data.has("val") else "train")
+    return contradicted(network, x[:MOST_ROWS], y[:MOST_ROWS])
 
 
 def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Settings:

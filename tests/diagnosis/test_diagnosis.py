@@ -529,7 +529,9 @@ def observed(*losses: float) -> Observations:
     settings = Settings("sgd", True, set(), 0.1, "sigmoid", [5], len(losses), 32, True)
     data = DataState(np.array([0.5, 0.5]), ["a"], np.zeros(1), np.ones(1), rows={"train": 320})
     series = {"train/loss": np.array(losses)}
-    return Observations(settings, series, 10, 1.0, 0.0, 1.0, [], [], lambda: (0.0, 0.0), 1.0, 1.0, data)
+    return Observations(
+        settings, series, 10, 1.0, 0.0, 1.0, [], [], lambda: (0.0, 0.0), lambda: 0.0, 1.0, 1.0, data
+    )
 
 
 def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:

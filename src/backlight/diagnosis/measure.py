@@ -18,6 +18,7 @@ from backlight.backprop.products import linear
 from backlight.backprop.sparse import Rows, SparseRows, affine, outer, squared_norms
 from backlight.backprop.trace import Trace, trace_many
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Neighbourhoods
+from backlight.probabilities import labels_of, predicted, probabilities
 
 ROWS_AT_ONCE = 8192
 ROWS_IN_CACHE, INTEGERS_IN_CACHE = 512, 2**17
@@ -309,6 +310,26 @@ def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
     purest = agreed.topk(max(1, len(y) // 3)).indices
     differs = (labels[purest, half:] != winner[purest, None]).double().mean()
     return Neighbourhoods(float(attainable), float(differs))
+
+
+@torch.no_grad()
+def contradicted(network: Networks, x: Rows, y: Tensor) -> float:
+    """The share of labels that a network contradicts where it is surest, in the third of the rows that it is surest of.
+
+    Classes that overlap make it unsure; labels that are wrong lie anywhere (confident learning: Northcutt, Jiang & Chuang
+    2021, arXiv:1911.00068).
+
+    Args:
+        network: one.
+        x: `[rows, features]`, best of rows that it was not trained on: what it knows by heart it contradicts nowhere.
+        y: `[rows, outputs]`
+    """
+    logits = forward(x[None], network.weights, network.biases, network.activation).logits[0]
+    probability = probabilities(logits)
+    sureness = (probability - 0.5).abs() if probability.ndim == 1 else probability.amax(dim=1)
+    surest = sureness.topk(max(1, len(y) // 3)).indices
+    differs = predicted(probability[surest]) != labels_of(y[surest])
+    return float(differs.double().mean())
 
 
 def batch_signal(record: Trace, batch_size: int) -> Tensor:

@@ -113,6 +113,8 @@ class Observations:
         end: every layer after the last epoch that left a checkpoint.
         measure_longer_step: of how many learning rates a good step along the last gradient is, 0 if none helps, and by
             how much it would lower the loss. It takes as long as all else; of a healthy run nobody asks.
+        measure_contradicted: see `backlight.diagnosis.measure.contradicted`, of held-out rows where there are any; asked
+            for of rows whose neighbours disagree only.
         batch_signal: of the last gradient, its squared norm over the variance that a batch's estimate of it has.
         output_signal: the same of the output weights and all rows, once the mean error is taken out of the errors.
         data: the rows.
@@ -129,6 +131,7 @@ class Observations:
     start: list[LayerState]
     end: list[LayerState]
     measure_longer_step: Callable[[], tuple[float, float]]
+    measure_contradicted: Callable[[], float]
     batch_signal: float
     output_signal: float
     data: DataState

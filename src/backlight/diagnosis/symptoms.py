@@ -32,9 +32,11 @@ NEAR = 0.05
 BELOW = 0.07
 """Of an accuracy beside that of the neighbours: beyond NEAR."""
 
-NOISY = 0.18
-"""Share of labels that neighbours contradict where they agree best: up to 0.17 in clean sets with narrow classes or many
-dimensions, 0.2 and more with a fifth of the labels wrong (calibration set)."""
+NOISY, CONTRADICTED = 0.18, 0.13
+"""Share of labels that neighbours contradict where they agree best: 0.2 and more with a fifth of the labels wrong, up to
+0.17 in clean sets of two classes, and more among many features or classes. And the share that the network contradicts
+where it is surest, which these do not confuse: up to 0.1 with clean labels, 0.17 and more with wrong ones (calibration
+set)."""
 
 DROWNED, FEW = 0.5, 16
 """Of a batch's gradient, its square over its variance: the noise is well above the signal. And the rows of such a batch:
@@ -502,20 +504,24 @@ def underfitting(seen: Observations) -> Finding | None:
 def label_noise(seen: Observations) -> Finding | None:
     """Rows carry other labels than their neighbours even where these agree best, so that nobody can know them."""
     nearby = seen.data.neighbourhoods
-    # A network that knows better shows that only the neighbours are lost, as among many features.
-    accuracy = np.nanmax(
-        [seen.last("val/accuracy"), seen.last("train/accuracy") if not _holds_out(seen) else np.nan, 0]
-    )
-    if nearby is None or nearby.noise < NOISY or accuracy > 1 - nearby.noise / 2:
+    if nearby is None or nearby.noise < NOISY:
         return None
     # One that is on its way may come to know better.
     if learning_rate_too_low(seen) is not None or too_few_epochs(seen) is not None:
+        return None
+    # A network that knows better shows that only the neighbours are lost.
+    by_network = seen.measure_contradicted()
+    if by_network < CONTRADICTED:
         return None
     return Finding(
         "label_noise",
         "warning",
         0,
-        {"share_of_contradicted_labels": nearby.noise, "accuracy_of_the_neighbours": nearby.attainable},
+        {
+            "share_of_labels_that_neighbours_contradict": nearby.noise,
+            "share_that_the_network_contradicts_where_it_is_surest": by_network,
+            "accuracy_of_the_neighbours": nearby.attainable,
+        },
     )
 
 
@@ -605,10 +611,6 @@ def _jump(seen: Observations) -> float:
 def _has_rare_class(seen: Observations) -> bool:
     shares = seen.data.class_shares
     return bool(shares.min() * len(shares) / 2 <= RARE)
-
-
-def _holds_out(seen: Observations) -> bool:
-    return len(seen.loss("val")) > 0
 
 
 def _jitter(loss: Floats) -> float:
