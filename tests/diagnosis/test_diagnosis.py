@@ -29,6 +29,7 @@ from backlight.diagnosis.measure import (
     batch_signal,
     best_steps,
     constant_loss,
+    contradicted,
     data_state,
     first_non_finite,
     layer_states,
@@ -221,6 +222,23 @@ def test_neighbours_tell_wrong_labels_from_classes_that_overlap() -> None:
     wrong = 1 - (steep == clean).double().mean()
     assert wrong > 0.1 and overlapping.noise < 0.3 * wrong, "only near the border"
     assert neighbourhoods(x[:60], clean[:60]) is None
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_network_contradicts_wrong_labels_where_it_is_surest(classes: int) -> None:
+    rows = torch.linspace(-3, 3, 90)[:, None]
+    # The first third of the rows are surely the first class, the last third the last one; between them it is unsure.
+    outputs = [[4.0]] if classes == 2 else [[-4.0], [0.0], [4.0]]
+    weight, bias = torch.tensor(outputs), torch.zeros(len(outputs))
+    network = Networks.of([[weight, bias]], ACTIVATIONS["sigmoid"])
+    right = (rows[:, 0] > 0).long() * (classes - 1)
+    surest = torch.cat([torch.arange(15), torch.arange(75, 90)])
+    for wrong in (0, 3, 12):
+        labels = right.clone()
+        labels[surest[:wrong]] = classes - 1
+        labels[35:55] = 0 if classes == 2 else 1  # where it is unsure, anything may be
+        y = labels[:, None].float() if classes == 2 else torch.eye(3)[labels]
+        assert contradicted(network, rows, y) == pytest.approx(wrong / 30)
 
 
 @settings(max_examples=30, deadline=None)
@@ -601,6 +619,39 @@ def test_dead_units_matter_in_a_network_that_knows_less_than_the_neighbours() ->
 
     assert severity(0.94) == "warning"
     assert severity(0.67) == "serious"
+
+
+def test_a_network_that_has_learned_may_rest_more_units_than_one_that_has_not_or_leaps() -> None:
+    silent = np.arange(20) < 9
+    layer = LayerState(
+        "layers.0", 1e-3, np.zeros(20), silent, np.ones((20, 1), np.float32), np.ones(20, np.float32)
+    )
+
+    def found(*losses: float) -> Finding | None:
+        seen = observed(*losses)
+        relu = replace(seen.settings, activation="relu")
+        return SYMPTOMS["dead_units"](replace(seen, settings=relu, start=[], end=[layer, layer]))
+
+    assert found(*np.geomspace(1.0, 0.2, 12)) is None
+    for losses in (np.geomspace(1.0, 0.8, 12), np.resize([0.2, 0.4], 12)):
+        dead = found(*losses)
+        assert dead is not None
+        assert dead.evidence == {"share": 0.45}
+
+
+@pytest.mark.parametrize(
+    ("noise", "contradicted", "is_found"), [(0.3, 0.2, True), (0.3, 0.05, False), (0.1, 0.2, False)]
+)
+def test_label_noise_is_what_neighbours_and_the_network_contradict(
+    noise: float, contradicted: float, is_found: bool
+) -> None:
+    rests = observed(*[0.5] * 12)
+    seen = replace(
+        rests,
+        data=replace(rests.data, neighbourhoods=Neighbourhoods(0.8, noise)),
+        measure_contradicted=lambda: contradicted,
+    )
+    assert (SYMPTOMS["label_noise"](seen) is not None) == is_found
 
 
 def test_small_batches_jump_about_a_course_that_may_fall() -> None:
