@@ -34,7 +34,7 @@ from backlight.diagnosis.measure import (
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Observations, Settings, Start
 from backlight.errors import BacklightError
 from backlight.model import SigmoidMLP
-from backlight.probabilities import labels_of
+from backlight.probabilities import labels_of, probabilities
 from backlight.processes import forked_map
 from backlight.run_folder import RunFolder
 
@@ -182,9 +182,11 @@ def _rows(runs: Sequence[Run], at_most: int) -> tuple[Rows, Tensor, Tensor | Non
     return torch.stack(tensors) if tensors else inputs[0][None], y, positive_weight
 
 
+@torch.no_grad()
 def _contradicted(network: Networks, data: ClassificationData) -> float:
     x, y = data.part("val" if data.has("val") else "train")
-    return contradicted(network, x[:MOST_ROWS], y[:MOST_ROWS])
+    (logits,) = network.logits(x[:MOST_ROWS][None])
+    return contradicted(probabilities(logits), labels_of(y[:MOST_ROWS]))
 
 
 def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Settings:

@@ -226,19 +226,16 @@ def test_neighbours_tell_wrong_labels_from_classes_that_overlap() -> None:
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_network_contradicts_wrong_labels_where_it_is_surest(classes: int) -> None:
-    rows = torch.linspace(-3, 3, 90)[:, None]
-    # The first third of the rows are surely the first class, the last third the last one; between them it is unsure.
-    outputs = [[4.0]] if classes == 2 else [[-4.0], [0.0], [4.0]]
-    weight, bias = torch.tensor(outputs), torch.zeros(len(outputs))
-    network = Networks.of([[weight, bias]], ACTIVATIONS["sigmoid"])
-    right = (rows[:, 0] > 0).long() * (classes - 1)
-    surest = torch.cat([torch.arange(15), torch.arange(75, 90)])
+    # The first third of the rows are likely the first class, the last third the last one; between them it is unsure.
+    last = torch.linspace(0.01, 0.99, 90)
+    between = torch.full_like(last, 0.005)
+    probability = last if classes == 2 else torch.stack([1 - last - between, between, last], dim=1)
+    right = (last > 0.5).long() * (classes - 1)
     for wrong in (0, 3, 12):
         labels = right.clone()
-        labels[surest[:wrong]] = classes - 1
-        labels[35:55] = 0 if classes == 2 else 1  # where it is unsure, anything may be
-        y = labels[:, None].float() if classes == 2 else torch.eye(3)[labels]
-        assert contradicted(network, rows, y) == pytest.approx(wrong / 30)
+        labels[:wrong] = classes - 1
+        labels[35:55] = 1  # where it is unsure, anything may be
+        assert contradicted(probability, labels) == pytest.approx(wrong / 30)
 
 
 @settings(max_examples=30, deadline=None)

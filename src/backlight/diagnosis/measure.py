@@ -18,7 +18,6 @@ from backlight.backprop.products import linear
 from backlight.backprop.sparse import Rows, SparseRows, affine, outer, squared_norms
 from backlight.backprop.trace import Trace, trace_many
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Neighbourhoods
-from backlight.probabilities import labels_of, predicted, probabilities
 
 ROWS_AT_ONCE = 8192
 ROWS_IN_CACHE, INTEGERS_IN_CACHE = 512, 2**17
@@ -56,6 +55,10 @@ class Networks:
         return Networks(
             [weight[only] for weight in self.weights], [bias[only] for bias in self.biases], self.activation
         )
+
+    def logits(self, x: Rows) -> Tensor:
+        """`[n, rows, outputs]` of x `[n, rows, features]`."""
+        return forward(x, self.weights, self.biases, self.activation).logits
 
     def trace(self, x: Rows, y: Tensor, positive_weight: Tensor | None) -> Trace:
         """See `trace_many`."""
@@ -312,24 +315,21 @@ def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
     return Neighbourhoods(float(attainable), float(differs))
 
 
-@torch.no_grad()
-def contradicted(network: Networks, x: Rows, y: Tensor) -> float:
+def contradicted(probability: Tensor, labels: Tensor) -> float:
     """The share of labels that a network contradicts where it is surest, in the third of the rows that it is surest of.
 
     Classes that overlap make it unsure; labels that are wrong lie anywhere (confident learning: Northcutt, Jiang & Chuang
     2021, arXiv:1911.00068).
 
     Args:
-        network: one.
-        x: `[rows, features]`, best of rows that it was not trained on: what it knows by heart it contradicts nowhere.
-        y: `[rows, outputs]`
+        probability: `[rows]` of the positive class, or `[rows, classes]`; best of rows that the network was not trained
+            on: what it knows by heart it contradicts nowhere.
+        labels: `[rows]` int64, the class of each.
     """
-    logits = forward(x[None], network.weights, network.biases, network.activation).logits[0]
-    probability = probabilities(logits)
-    sureness = (probability - 0.5).abs() if probability.ndim == 1 else probability.amax(dim=1)
-    surest = sureness.topk(max(1, len(y) // 3)).indices
-    differs = predicted(probability[surest]) != labels_of(y[surest])
-    return float(differs.double().mean())
+    of_classes = torch.stack([1 - probability, probability], dim=1) if probability.ndim == 1 else probability
+    sureness, named = of_classes.max(dim=1)
+    surest = sureness.topk(max(1, len(labels) // 3)).indices
+    return float((named[surest] != labels[surest]).double().mean())
 
 
 def batch_signal(record: Trace, batch_size: int) -> Tensor:
