@@ -78,6 +78,7 @@ def module(node: dict[str, Any], run_seed: int = 0) -> ClassificationData:
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.integers(0, 19), max_size=30), st.slices(20), st.integers(1, 25))
+@pytest.mark.usefixtures("two_threads")
 def test_reads_what_indexing_in_memory_gives(
     tmp_path: Path, index: list[int], part: slice, size: int
 ) -> None:

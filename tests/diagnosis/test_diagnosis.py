@@ -150,6 +150,20 @@ def test_planted_illness_is_found_where_others_hide_it(train: Train, symptom: st
     assert symptom in [found["symptom"] for found in diagnosis(train(*QUICK, *arguments.split()))]
 
 
+def test_wrong_labels_are_told_from_neighbours_that_are_lost(train: Train) -> None:
+    classes = (
+        "data.n_classes=3 model.hidden=[32] model.activation=tanh optimizer=adam trainer.max_epochs=30 seed=1"
+    )
+    assert diagnosis(train(*QUICK, *classes.split())) == []
+    # What a network knows by heart it contradicts nowhere; so others are asked.
+    by_heart = train(
+        *QUICK, "data=breast_cancer", "+data.label_noise=0.25", "model.hidden=[128]", "model.activation=relu",
+        "optimizer=adam", "optimizer.lr=0.005", "trainer.max_epochs=80", "seed=1", folder="by_heart",
+    )  # fmt: skip
+    assert by_heart.summary["metrics"]["train/accuracy"] > 0.9
+    assert "label_noise" in [found["symptom"] for found in diagnosis(by_heart)]
+
+
 def test_neurons_beside_one_that_has_run_away_are_no_copies(train: Train) -> None:
     run = train(
         *QUICK, "data=moons", "data.noise=0.4", "model.activation=relu", "optimizer.lr=30", "model.hidden=[20]",
