@@ -4,6 +4,7 @@ import logging
 import signal
 from typing import Any
 
+import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -122,7 +123,13 @@ def fit_and_test(
 def show(metrics: dict[str, float], diagnosis: Diagnosis, folder: RunFolder) -> None:
     """Print the closing table, the verdict and where to look."""
     part = "test" if any(name.startswith("test/") for name in metrics) else "train"
-    table = Table(title=f"metrics on the {part} rows", title_justify="left", show_header=False)
+    title = f"metrics on the {part} rows"
+    losses = read_series(folder.metrics).get("val/loss")
+    if part == "test" and losses is not None:
+        best = int(np.nanargmin(losses)) + 1
+        # The verdict is of the whole run, which may have lost what it knew then.
+        title += f" after epoch {best} of {len(losses)} (best.ckpt)" if best < len(losses) else ""
+    table = Table(title=title, title_justify="left", show_header=False)
     for name, value in metrics.items():
         if name.startswith(f"{part}/"):
             table.add_row(name, f"{value:.4f}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backlight.callbacks.stop_sick import why_sick
+from backlight.callbacks.stop_sick import Course, why_sick
 from tests.conftest import Call
 from tests.sweep.test_population import table
 
@@ -30,25 +30,38 @@ def test_hopeless_trials_end_and_the_others_do_not_notice(call: Call, tmp_path: 
 
 def test_a_loss_that_leaps_up_once_ends_nothing() -> None:
     base = 0.7
-    assert why_sick([0.7] * 10, base, 40) is not None
-    assert why_sick([0.7] * 4, base, 20) is None, "too early"
-    assert why_sick([0.7] * 7, base, 40) is None, "too early"
-    assert why_sick([0.7, 0.7, 0.3, 0.2, 0.1, 0.1, 2.0], base, 25) is None, "it leapt up"
-    assert why_sick([0.7, 0.698, 0.696, 0.694, 0.692], base, 25) is None, "at this pace it will be far below"
-    assert why_sick([1.5, 1.49, 1.48, 1.47, 1.46], base, 25) is not None, "at this pace it will not"
-    assert why_sick([0.1, *[2.0] * 5], base, 25) is not None, "what it once knew is lost"
+    assert why_sick(Course([0.7] * 10), base, 40) is not None
+    assert why_sick(Course([0.7] * 4), base, 20) is None, "too early"
+    assert why_sick(Course([0.7] * 7), base, 40) is None, "too early"
+    assert why_sick(Course([0.7, 0.7, 0.3, 0.2, 0.1, 0.1, 2.0]), base, 25) is None, "it leapt up"
+    assert why_sick(Course([0.7, 0.698, 0.696, 0.694, 0.692]), base, 25) is None, (
+        "at this pace it will be far below"
+    )
+    assert why_sick(Course([1.5, 1.49, 1.48, 1.47, 1.46]), base, 25) is not None, "at this pace it will not"
+    assert why_sick(Course([0.1, *[2.0] * 5]), base, 25) is not None, "what it once knew is lost"
 
 
 def test_a_trial_far_behind_another_ends() -> None:
     base, slow = 0.7, [0.69, 0.68, 0.67, 0.66, 0.65]
-    assert why_sick(slow, base, 10, best=0.25) is None, (
-        "at the end it will have a seventh, of which an eighth is asked"
+    assert why_sick(Course(slow, best=0.23), base, 10) is None, (
+        "at the end it will have a seventh, of which 0.138 is asked"
     )
-    assert "far above the 0.07 of another trial" in str(why_sick(slow, base, 10, best=0.9))
-    assert why_sick(slow, base, 18, best=0.9) is None, (
-        "so early it will have more than the 0.09 that is asked"
+    ends = why_sick(Course(slow, best=0.9), base, 10)
+    assert "far above the 0.07 of another trial" in str(ends)
+    assert why_sick(Course(slow, best=0.9), base, 20) is None, (
+        "so early it will have more than the 0.18 that is asked"
     )
-    assert why_sick([0.9, *slow[:-1], 0.4], base, 10, best=0.9) is None, "at this pace it comes there"
+    fast = Course([0.9, *slow[:-1], 0.4], best=0.9)
+    assert why_sick(fast, base, 10) is None, "at this pace it comes there"
+
+
+def test_a_trial_that_only_does_not_learn_its_rows_by_heart_goes_on() -> None:
+    base, slow = 0.7, [0.69, 0.68, 0.67, 0.66, 0.65]
+    train = Course(slow, best=0.9)
+    assert why_sick(train, base, 10, val=Course(slow, best=0.2)) is None, (
+        "no other knows more of rows held out"
+    )
+    assert why_sick(train, base, 10, val=Course(slow, best=0.9)) is not None
 
 
 @pytest.mark.parametrize(
