@@ -42,7 +42,7 @@ def test_a_loss_that_leaps_up_once_ends_nothing() -> None:
 
 
 def test_a_trial_far_behind_another_ends() -> None:
-    base, slow = 0.7, [0.69, 0.68, 0.67, 0.66, 0.65]
+    base, slow = 0.7, [0.69, 0.678, 0.667, 0.658, 0.65]
     assert why_sick(Course(slow, best=0.23), base, 10) is None, (
         "at the end it will have a seventh, of which 0.138 is asked"
     )
@@ -51,17 +51,31 @@ def test_a_trial_far_behind_another_ends() -> None:
     assert why_sick(Course(slow, best=0.9), base, 20) is None, (
         "so early it will have more than the 0.18 that is asked"
     )
-    fast = Course([0.9, *slow[:-1], 0.4], best=0.9)
-    assert why_sick(fast, base, 10) is None, "at this pace it comes there"
+    fast = Course([0.9, 0.65, 0.55, 0.5, 0.46, 0.44], best=0.9)
+    assert why_sick(fast, base, 18) is None, "at this pace it comes there"
 
 
 def test_a_trial_that_only_does_not_learn_its_rows_by_heart_goes_on() -> None:
-    base, slow = 0.7, [0.69, 0.68, 0.67, 0.66, 0.65]
+    base, slow = 0.7, [0.69, 0.678, 0.667, 0.658, 0.65]
     train = Course(slow, best=0.9)
     assert why_sick(train, base, 10, val=Course(slow, best=0.2)) is None, (
         "no other knows more of rows held out"
     )
     assert why_sick(train, base, 10, val=Course(slow, best=0.9)) is not None
+
+
+def test_a_trial_that_leaves_a_plateau_goes_on() -> None:
+    base, known = 0.7, Course([0.71, *[0.6995] * 8, 0.699], best=0.9)
+    leaving = [0.6999, 0.6998, 0.6996, 0.6993, 0.6985]
+    assert why_sick(known, base, 40, val=Course(leaving)) is None, "it falls faster and faster"
+    assert why_sick(Course(leaving, best=0.9), base, 20) is None, "of the training rows where no others are"
+    for losses in (
+        leaving[::-1],  # it rises
+        [0.75, 0.73, 0.715, 0.707, 0.701],  # it comes down from above to the base rate
+        [0.6, *leaving],  # it knew more once
+        [loss + 0.01 for loss in leaving],  # it knows less than the class shares
+    ):
+        assert why_sick(known, base, 40, val=Course(losses)) is not None
 
 
 @pytest.mark.parametrize(
