@@ -90,6 +90,7 @@ def test_best_is_the_epoch_of_lowest_validation_loss(train: Train) -> None:
     losses = [row["val/loss"] for row in metrics_of(run.path)]
     best = torch.load(run.path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == int(np.argmin(losses))
+    assert f"tested       best.ckpt, of epoch {best['epoch'] + 1} of 15\n" in run.result.out
 
 
 def test_same_config_gives_the_same_bits_and_another_seed_does_not(train: Train) -> None:

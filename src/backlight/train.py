@@ -123,19 +123,19 @@ def fit_and_test(
 def show(metrics: dict[str, float], diagnosis: Diagnosis, folder: RunFolder) -> None:
     """Print the closing table, the verdict and where to look."""
     part = "test" if any(name.startswith("test/") for name in metrics) else "train"
-    title = f"metrics on the {part} rows"
-    losses = read_series(folder.metrics).get("val/loss")
-    if part == "test" and losses is not None:
-        best = int(np.nanargmin(losses)) + 1
-        # The verdict is of the whole run, which may have lost what it knew then.
-        title += f" after epoch {best} of {len(losses)} (best.ckpt)" if best < len(losses) else ""
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=f"metrics on the {part} rows", title_justify="left", show_header=False)
     for name, value in metrics.items():
         if name.startswith(f"{part}/"):
             table.add_row(name, f"{value:.4f}")
             log.info("%s %.6f", name, value)
     console = get_console()
     console.print(table)
+    losses = read_series(folder.metrics).get("val/loss")
+    if part == "test" and losses is not None:
+        # The verdict is of the whole run, which may have lost what it knew then.
+        console.print(
+            f"tested       best.ckpt, of epoch {np.nanargmin(losses) + 1} of {len(losses)}", highlight=False
+        )
     log.info("verdict: %s", diagnosis.verdict)
     console.print(f"verdict      {diagnosis.verdict}", soft_wrap=True, highlight=False)
     if diagnosis.remedies:
