@@ -2,10 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-from backlight.callbacks.stop_sick import Course, why_sick
+from backlight.callbacks import stop_sick
+from backlight.callbacks.stop_sick import Course, StopSick, why_sick
+from backlight.classifier import Classifier
 from tests.conftest import Call
 from tests.sweep.test_population import table
 
@@ -94,3 +100,41 @@ def test_trials_are_compared_with_those_on_the_same_rows(
     assert call(*command, "hydra.sweep.dir=some").code == 0
     summaries = [tmp_path / "some" / str(number) / "summary.json" for number in range(2)]
     assert [json.loads(summary.read_text())["epochs"] for summary in summaries] == epochs
+
+
+@pytest.mark.parametrize(("val_fraction", "goes_on"), [(0.3, True), (0, False)])
+def test_who_does_not_learn_noise_by_heart_goes_on_where_rows_are_held_out(
+    call: Call, tmp_path: Path, val_fraction: float, *, goes_on: bool
+) -> None:
+    command = ["train", "-m", "optimizer=adam", "optimizer.lr=0.001,0.03", "trainer.max_epochs=40"]
+    command += ["model.hidden=[64]", "data.n_samples=200", "data.n_features=40", "data.flip_y=0.3"]
+    command += ["callbacks.decision_boundary=null", "callbacks.evaluation_plots=null", "sweep.stop_sick=true"]
+    assert call(*command, f"data.val_fraction={val_fraction}", "hydra.sweep.dir=some").code == 0
+    slow, fast = (
+        json.loads((tmp_path / "some" / str(number) / "summary.json").read_text()) for number in range(2)
+    )
+    assert fast["metrics"]["train/loss"] < 0.1 < slow["metrics"]["train/loss"]
+    assert (fast["epochs"], slow["epochs"] == 40) == (40, goes_on)
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+@pytest.mark.parametrize(
+    ("val", "ends"), [([0.6999, 0.6998, 0.6996, 0.6993, 0.6985], False), ([0.7] * 5, True)]
+)
+def test_a_trial_alone_goes_on_where_its_validation_loss_gathers_pace(
+    monkeypatch: pytest.MonkeyPatch, val: list[float], *, ends: bool, resumes: bool
+) -> None:
+    monkeypatch.setattr(stop_sick, "base_loss", lambda *_: 0.7)
+    monkeypatch.setattr(stop_sick, "data_of", lambda _: None)
+    model = nn.Linear(2, 1)
+    classifier = Classifier(model, torch.optim.SGD(model.parameters(), 0.1), backward="autograd")
+    trainer: Any = SimpleNamespace(max_epochs=25, should_stop=False, is_global_zero=True)
+    callback = StopSick()
+    for epoch, loss in enumerate(val):
+        if resumes and epoch == 3:
+            written = callback.state_dict()
+            callback = StopSick()
+            callback.load_state_dict(written)
+        trainer.callback_metrics = {"train/loss": torch.tensor(0.7), "val/loss": torch.tensor(loss)}
+        callback.on_train_epoch_end(trainer, classifier)
+    assert trainer.should_stop is ends

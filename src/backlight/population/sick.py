@@ -21,23 +21,26 @@ class StopSick:
 
     def lagging(self, members: Sequence[Member]) -> list[int]:
         """Which of these do not go on after this epoch; they are told why."""
-        for member in members:
-            best, epochs = self._best.setdefault(member.data, defaultdict(float)), len(member.history)
-            base = base_loss(member.data, member.loss)
-            for part in ("train", "val"):
-                progress = 1 - float(member.history[-1].get(f"{part}/loss", base)) / base
-                best[part, epochs] = max(best[part, epochs], progress)
         sick = []
+        for member in members:
+            best = self._best.setdefault(member.data, defaultdict(float))
+            for part, losses in _losses(member).items():
+                progress = 1 - losses[-1] / base_loss(member.data, member.loss)
+                best[part, len(losses)] = max(best[part, len(losses)], progress)
         for place, member in enumerate(members):
-            train, val = (self._course(member, part) for part in ("train", "val"))
-            assert train is not None
-            reason = why_sick(train, base_loss(member.data, member.loss), member.max_epochs, val)
+            best = self._best[member.data]
+            courses = {
+                part: Course(losses, best[part, len(losses)]) for part, losses in _losses(member).items()
+            }
+            base = base_loss(member.data, member.loss)
+            reason = why_sick(courses["train"], base, member.max_epochs, courses.get("val"))
             if reason is not None:
                 member.stopped = reason
                 sick.append(place)
         return sick
 
-    def _course(self, member: Member, part: str) -> Course | None:
-        """On these rows, if there are any."""
-        losses = [float(metrics[f"{part}/loss"]) for metrics in member.history if f"{part}/loss" in metrics]
-        return Course(losses, self._best[member.data][part, len(losses)]) if losses else None
+
+def _losses(member: Member) -> dict[str, list[float]]:
+    """Epoch by epoch, on the training rows and, if there are any, on the validation rows."""
+    parts = [part for part in ("train", "val") if f"{part}/loss" in member.history[-1]]
+    return {part: [float(metrics[f"{part}/loss"]) for metrics in member.history] for part in parts}
