@@ -23,14 +23,17 @@ class StopSick:
         """Which of these do not go on after this epoch; they are told why."""
         sick = []
         for member in members:
-            best = self._best.setdefault(member.data, defaultdict(float))
-            for part, losses in _losses(member).items():
-                progress = 1 - losses[-1] / base_loss(member.data, member.loss)
-                best[part, len(losses)] = max(best[part, len(losses)], progress)
+            best, epochs = self._best.setdefault(member.data, defaultdict(float)), len(member.history)
+            for part in _parts(member):
+                loss = float(member.history[-1][f"{part}/loss"])
+                best[part, epochs] = max(best[part, epochs], 1 - loss / base_loss(member.data, member.loss))
         for place, member in enumerate(members):
-            best = self._best[member.data]
+            best, epochs = self._best[member.data], len(member.history)
             courses = {
-                part: Course(losses, best[part, len(losses)]) for part, losses in _losses(member).items()
+                part: Course(
+                    [float(metrics[f"{part}/loss"]) for metrics in member.history], best[part, epochs]
+                )
+                for part in _parts(member)
             }
             base = base_loss(member.data, member.loss)
             reason = why_sick(courses["train"], base, member.max_epochs, courses.get("val"))
@@ -40,7 +43,6 @@ class StopSick:
         return sick
 
 
-def _losses(member: Member) -> dict[str, list[float]]:
-    """Epoch by epoch, on the training rows and, if there are any, on the validation rows."""
-    parts = [part for part in ("train", "val") if f"{part}/loss" in member.history[-1]]
-    return {part: [float(metrics[f"{part}/loss"]) for metrics in member.history] for part in parts}
+def _parts(member: Member) -> list[str]:
+    """The training rows and, if there are any, the validation rows."""
+    return [part for part in ("train", "val") if f"{part}/loss" in member.history[-1]]
