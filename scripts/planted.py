@@ -53,7 +53,6 @@ class Case:
 ALSO = {
     "base_rate": {"label_noise", "plateau"},
     "plateau": {"base_rate"},
-    "saturated_neurons": {"exploding_gradient"},
     "dead_units": {"oscillating"},
     "diverging": {"saturated_neurons"},
     "oscillating": {"diverging"},

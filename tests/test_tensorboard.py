@@ -17,9 +17,11 @@ Train = Callable[..., TrainedRun]
 
 
 def events(run: TrainedRun) -> EventAccumulator:
-    return EventAccumulator(
-        str(run.path / "tensorboard"), {"images": 0, "scalars": 0, "histograms": 0}
-    ).Reload()
+    return events_in(run.path)
+
+
+def events_in(run: Path) -> EventAccumulator:
+    return EventAccumulator(str(run / "tensorboard"), {"images": 0, "scalars": 0, "histograms": 0}).Reload()
 
 
 def test_everything_is_there(train: Train) -> None:

@@ -99,25 +99,35 @@ def fit_and_test(
         message = f"interrupted; to go on: python train.py resume={folder.shown}"
         get_console().print(message, soft_wrap=True, highlight=False)
         raise SystemExit(128 + caught) from stop
-    except BacklightError as error:
-        summary["diagnosis"] = Diagnosis.of(config, Evidence.of(folder, str(error)), data).as_data()
-        raise
-    except ProcessRaisedException as error:  # of a spawned process; its message ends in the error itself
+    except (BacklightError, ProcessRaisedException) as error:
+        # That of a spawned process ends in the error itself.
         _, is_mendable, sentence = str(error).rpartition(f"{BacklightError.__module__}.BacklightError: ")
-        if is_mendable:
-            summary["diagnosis"] = Diagnosis.of(config, Evidence.of(folder, sentence.strip()), data).as_data()
-            raise BacklightError(sentence.strip()) from error
-        raise
+        if isinstance(error, ProcessRaisedException) and not is_mendable:
+            raise
+        failed = Diagnosis.of(config, Evidence.of(folder, sentence.strip()), data)
+        _record(failed, experiment, summary)
+        if failed.findings:
+            show_verdict(failed)
+        if isinstance(error, BacklightError):
+            raise
+        raise BacklightError(sentence.strip()) from error
     summary["metrics"] = {name: metrics[name] for name in sorted(metrics.keys() - {"epoch", "step"})}
     evidence = Evidence.of(folder, start=warning.start)
     diagnosis = Diagnosis.of(config, evidence, data).dated(warning.first_seen)
+    assert isinstance(trainer.logger, TensorBoardLogger)
+    write_hparams(trainer.logger.experiment, config, summary["metrics"])
+    _record(diagnosis, experiment, summary)
+    return diagnosis
+
+
+def _record(diagnosis: Diagnosis, experiment: Experiment, summary: dict[str, Any]) -> None:
+    """Into the summary, and as TensorBoard's last word of the run."""
     summary["diagnosis"] = diagnosis.as_data()
+    trainer = experiment.trainer
     assert isinstance(trainer.logger, TensorBoardLogger)
     writer = trainer.logger.experiment
-    write_hparams(writer, config, summary["metrics"])
     writer.add_text("diagnosis", diagnosis.as_markdown(), trainer.global_step)
     writer.close()
-    return diagnosis
 
 
 def show(metrics: dict[str, float], diagnosis: Diagnosis, folder: RunFolder) -> None:
@@ -136,12 +146,16 @@ def show(metrics: dict[str, float], diagnosis: Diagnosis, folder: RunFolder) -> 
         console.print(
             f"tested       best.ckpt, of epoch {np.nanargmin(losses) + 1} of {len(losses)}", highlight=False
         )
-    log.info("verdict: %s", diagnosis.verdict)
-    console.print(f"verdict      {diagnosis.verdict}", soft_wrap=True, highlight=False)
-    if diagnosis.remedies:
-        remedy = diagnosis.remedies[0]
-        console.print(
-            f"try          {remedy.overrides}  ({remedy.why})", soft_wrap=True, highlight=False, markup=False
-        )
+    show_verdict(diagnosis)
     lines = f"run folder   {folder.shown}\nTensorBoard  tensorboard --logdir '{folder.shown}'"
     console.print(lines, soft_wrap=True, highlight=False, markup=False)
+
+
+def show_verdict(diagnosis: Diagnosis) -> None:
+    """Print what ails the run, and what to try first."""
+    log.info("verdict: %s", diagnosis.verdict)
+    lines = [f"verdict      {diagnosis.verdict}"]
+    if diagnosis.remedies:
+        remedy = diagnosis.remedies[0]
+        lines.append(f"try          {remedy.overrides}  ({remedy.why})")
+    get_console().print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)

@@ -52,7 +52,7 @@ from backlight.examination import Evidence
 from backlight.model import SigmoidMLP
 from backlight.run_folder import RunFolder
 from tests.conftest import Call, TrainedRun
-from tests.test_tensorboard import events
+from tests.test_tensorboard import events, events_in
 
 Train = Callable[..., TrainedRun]
 
@@ -387,7 +387,43 @@ def test_a_run_that_fails_is_diagnosed(call: Call, tmp_path: Path) -> None:
         "layers.1.weight",
         "layers.1.pre_activation",
     )
+    assert result.out.splitlines()[-2].startswith("verdict      non finite")
+    assert result.out.splitlines()[-1].startswith(f"try          {finding['remedies'][0]}")
+    text = (
+        events_in(tmp_path / "run").Tensors("diagnosis/text_summary")[0].tensor_proto.string_val[0].decode()
+    )
+    assert "non finite" in text and f"`{finding['remedies'][0]}`" in text
     assert call("diagnose", "run=run").out.startswith("non finite")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "arguments"),
+    [
+        # In wide layers the few neurons that are not saturated pass on much through their large weights.
+        (
+            "saturated_neurons",
+            "exploding_gradient",
+            "data=xor model.activation=tanh model.hidden=[32,32] model.init=normal model.init_scale=40 optimizer=adam "
+            "optimizer.lr=0.001 trainer.max_epochs=10",
+        ),
+        (
+            "vanishing_gradient",
+            "saturated_neurons",
+            "data=digits model.hidden=[40,40,40,40,40,40,40,40] optimizer=adam optimizer.lr=0.008 trainer.max_epochs=12",
+        ),
+        (
+            "unscaled_features",
+            "oscillating",
+            "data=breast_cancer data.standardize=false model.activation=gelu model.hidden=[12] optimizer=adam "
+            "trainer.max_epochs=60 seed=596920",
+        ),
+    ],
+)  # fmt: skip
+def test_the_cause_is_named_before_what_follows_from_it(
+    train: Train, first: str, second: str, arguments: str
+) -> None:
+    found = [finding["symptom"] for finding in diagnosis(train(*QUICK, *arguments.split()))]
+    assert found[0] == first and second in found, found
 
 
 def test_a_hopeless_run_stops_and_says_so(train: Train) -> None:
@@ -651,7 +687,8 @@ def test_a_network_that_has_learned_may_rest_more_units_than_one_that_has_not_or
 
 
 @pytest.mark.parametrize(
-    ("noise", "contradicted", "is_found"), [(0.3, 0.2, True), (0.3, 0.05, False), (0.1, 0.2, False)]
+    ("noise", "contradicted", "is_found"),
+    [(0.3, 0.2, True), (0.3, 0.05, False), (0.1, 0.2, False), (0.3, 0.5, False)],  # the last knows nothing
 )
 def test_label_noise_is_what_neighbours_and_the_network_contradict(
     noise: float, contradicted: float, is_found: bool
@@ -712,6 +749,24 @@ def test_a_short_run_that_would_soon_know_twice_as_much_had_too_few_epochs(
 ) -> None:
     found = SYMPTOMS["too_few_epochs"](observed(*losses))
     assert (found and found.severity) == severity
+
+
+def test_a_single_epoch_was_too_short_if_it_fell_to_the_base_rate_only_or_the_neighbours_know_better() -> (
+    None
+):
+    too_few = SYMPTOMS["too_few_epochs"]
+
+    def after(loss: float, start: float = 1.0, accuracy: float = 0.6) -> Observations:
+        seen = replace(observed(loss), start_loss=start)
+        seen.series["train/accuracy"] = np.array([accuracy])
+        return replace(seen, data=replace(seen.data, neighbourhoods=Neighbourhoods(0.9, 0.0)))
+
+    fallen = after(0.98, start=1.4)
+    assert too_few(fallen) is not None
+    assert SYMPTOMS["base_rate"](fallen) is None
+    assert too_few(after(0.98)) is None
+    assert too_few(after(0.7)) is not None
+    assert too_few(after(0.7, accuracy=0.88)) is None
 
 
 def test_no_remedy_is_given_twice() -> None:

@@ -350,7 +350,7 @@ def unscaled_features(seen: Observations) -> Finding | None:
         evidence["constant"] = ", ".join(np.array(names)[is_constant][:5])
     if not evidence:
         return None
-    is_harmless = set(evidence) == {"constant"} or seen.progress() >= LEARNED
+    is_harmless = set(evidence) == {"constant"} or (seen.progress() >= LEARNED and oscillating(seen) is None)
     return Finding("unscaled_features", "warning" if is_harmless else _by_progress(seen), 0, evidence)
 
 
@@ -397,7 +397,7 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
 def too_few_epochs(seen: Observations) -> Finding | None:
     """The loss was still falling, and far from its floor, when training ended."""
     loss = seen.loss("train")
-    if len(loss) < max(2, seen.settings.max_epochs):
+    if len(loss) < max(1, seen.settings.max_epochs):
         return None
     # Of many classes half of the way is not yet what the neighbours know.
     if seen.progress() >= LEARNED and _missing(seen) < BELOW:
@@ -413,6 +413,8 @@ def too_few_epochs(seen: Observations) -> Finding | None:
     has_hardly_learned = not seen.progress() >= HARDLY_LEARNED
     # As many epochs again would double what it knows, and leave the base rate behind.
     has_begun = is_short and 5 * pace >= max(seen.progress(), HARDLY_LEARNED)
+    if len(loss) == 1:  # which tells no pace: it fell from what it was before training
+        is_fast, has_begun = False, has_begun and has_hardly_learned
     if not (has_begun or (not has_hardly_learned and (is_fast or is_behind))):
         return None
     return Finding(
@@ -514,7 +516,8 @@ def label_noise(seen: Observations) -> Finding | None:
         return None
     # A network that knows better shows that only the neighbours are lost.
     by_network = seen.measure_contradicted()
-    if by_network < CONTRADICTED:
+    # And one that knows nothing contradicts any label.
+    if not CONTRADICTED <= by_network < 1 - seen.data.class_shares.max() - NEAR:
         return None
     return Finding(
         "label_noise",
@@ -551,12 +554,12 @@ SYMPTOMS: dict[str, Symptom] = {
         non_finite,
         symmetric_neurons,
         unscaled_features,
+        saturated_neurons,
         exploding_gradient,
         dead_units,
         diverging,
         oscillating,
         batch_too_small,
-        saturated_neurons,
         vanishing_gradient,
         learning_rate_too_low,
         too_few_epochs,
@@ -574,8 +577,16 @@ SYMPTOMS: dict[str, Symptom] = {
 def findings(seen: Observations) -> list[Finding]:
     """Every symptom that the run shows, the main one first: by severity, then causes before consequences."""
     found = [finding for symptom in SYMPTOMS.values() if (finding := symptom(seen)) is not None]
-    rank = {"fatal": 0, "serious": 1, "warning": 2}
-    return sorted(found, key=lambda finding: rank[finding.severity])
+    return sorted(found, key=_order)
+
+
+def _order(finding: Finding) -> tuple[int, int, bool]:
+    rank = {"fatal": 0, "serious": 1, "warning": 2}[finding.severity]
+    comes_late = finding.step > 0
+    # Neurons that saturate in training do so where the loss leapt, or no gradient arrives any more.
+    is_consequence = finding.symptom == "saturated_neurons" and comes_late
+    symptom = "vanishing_gradient" if is_consequence else finding.symptom
+    return rank, list(SYMPTOMS).index(symptom), comes_late
 
 
 def explanation(finding: Finding) -> str:
@@ -663,7 +674,8 @@ def _late_fall(seen: Observations) -> float:
     """By how much the loss fell in the last fifth of the epochs, at the pace of whole epochs."""
     loss = seen.loss("train")
     epochs = max(1, len(loss) // 5)
-    return float(loss[-1 - epochs] - loss[-1]) / epochs * len(loss) / 5
+    before = loss[-1 - epochs] if len(loss) > 1 else seen.start_loss
+    return float(before - loss[-1]) / epochs * len(loss) / 5
 
 
 def _copies(layer: LayerState) -> list[int]:
