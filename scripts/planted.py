@@ -51,7 +51,6 @@ class Case:
 
 
 ALSO = {
-    "base_rate": {"label_noise", "plateau"},
     "plateau": {"base_rate"},
     "dead_units": {"oscillating"},
     "diverging": {"saturated_neurons"},

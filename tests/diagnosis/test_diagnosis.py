@@ -688,7 +688,12 @@ def test_a_network_that_has_learned_may_rest_more_units_than_one_that_has_not_or
 
 @pytest.mark.parametrize(
     ("noise", "contradicted", "is_found"),
-    [(0.3, 0.2, True), (0.3, 0.05, False), (0.1, 0.2, False), (0.3, 0.5, False)],  # the last knows nothing
+    [
+        (0.3, 0.2, True),
+        (0.3, 0.05, False),
+        (0.1, 0.2, False),
+        (0.3, 0.5, False),
+    ],  # the last network knows nothing
 )
 def test_label_noise_is_what_neighbours_and_the_network_contradict(
     noise: float, contradicted: float, is_found: bool
@@ -700,6 +705,26 @@ def test_label_noise_is_what_neighbours_and_the_network_contradict(
         measure_contradicted=lambda: contradicted,
     )
     assert (SYMPTOMS["label_noise"](seen) is not None) == is_found
+
+
+@pytest.mark.parametrize(
+    ("attainable", "symptoms"),
+    [
+        (0.5, {"base_rate", "label_noise"}),
+        (0.9, {"base_rate", "plateau"}),
+        (0.1, {"base_rate", "plateau"}),  # of parity a neighbour tells the contrary
+    ],
+)
+def test_a_network_that_knows_nothing_is_stuck_where_there_is_something_to_know(
+    attainable: float, symptoms: set[str]
+) -> None:
+    rests = observed(*[1.0] * 12)
+    seen = replace(
+        rests,
+        data=replace(rests.data, neighbourhoods=Neighbourhoods(attainable, 0.4)),
+        measure_contradicted=lambda: 0.5,
+    )
+    assert {name for name in ("base_rate", "plateau", "label_noise") if SYMPTOMS[name](seen)} == symptoms
 
 
 def test_small_batches_jump_about_a_course_that_may_fall() -> None:

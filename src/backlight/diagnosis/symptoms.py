@@ -434,7 +434,7 @@ def plateau(seen: Observations) -> Finding | None:
     loss = seen.loss("train")
     if len(loss) < SHORT or _has_learned(seen) or learning_rate_too_low(seen) is not None:
         return None
-    if underfitting(seen) is not None:
+    if underfitting(seen) is not None or (_is_unknowable(seen) and seen.progress() < HARDLY_LEARNED):
         return None
     late = loss[len(loss) // 2 :]
     change = float(late.max() - late.min()) / seen.base_loss
@@ -517,7 +517,8 @@ def label_noise(seen: Observations) -> Finding | None:
     # A network that knows better shows that only the neighbours are lost.
     by_network = seen.measure_contradicted()
     # And one that knows nothing contradicts any label.
-    if not CONTRADICTED <= by_network < 1 - seen.data.class_shares.max() - NEAR:
+    is_ignorant = by_network >= 1 - seen.data.class_shares.max() - NEAR
+    if by_network < CONTRADICTED or (is_ignorant and not _is_unknowable(seen)):
         return None
     return Finding(
         "label_noise",
@@ -604,6 +605,12 @@ def _has_learned(seen: Observations) -> bool:
     if nearby.attainable - seen.data.class_shares.max() < TELLING:
         return False
     return seen.last("train/accuracy") >= nearby.attainable - NEAR
+
+
+def _is_unknowable(seen: Observations) -> bool:
+    """Whether the neighbours of a row tell no more of its class than its share does, nor the contrary as in parity."""
+    nearby = seen.data.neighbourhoods
+    return nearby is not None and abs(nearby.attainable - seen.data.class_shares.max()) < TELLING
 
 
 def _missing(seen: Observations) -> float:
