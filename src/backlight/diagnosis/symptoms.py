@@ -582,6 +582,7 @@ def findings(seen: Observations) -> list[Finding]:
 
 
 def _order(finding: Finding) -> tuple[int, int, bool]:
+    """Its severity, its place in `SYMPTOMS`, and whether it came in training."""
     rank = {"fatal": 0, "serious": 1, "warning": 2}[finding.severity]
     comes_late = finding.step > 0
     # Neurons that saturate in training do so where the loss leapt, or no gradient arrives any more.
