@@ -609,6 +609,12 @@ def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_losses_of_any_size_are_judged_without_a_warning() -> None:
+    huge = 1e250 * np.array([1, 3, 2, 4, 1, 5, 2, 6])
+    assert SYMPTOMS["oscillating"](observed(*huge.tolist())) is not None
+
+
 def test_what_was_learned_and_lost_is_not_what_was_never_learned() -> None:
     diverging, base_rate = SYMPTOMS["diverging"], SYMPTOMS["base_rate"]
     lost = observed(1.0, 0.5, 0.3, 0.3, 0.31, 0.32, 0.33, 0.34, 0.35, 1.0)
@@ -776,9 +782,25 @@ def test_a_short_run_that_would_soon_know_twice_as_much_had_too_few_epochs(
     assert (found and found.severity) == severity
 
 
-def test_a_single_epoch_was_too_short_if_it_fell_to_the_base_rate_only_or_the_neighbours_know_better() -> (
-    None
-):
+def test_a_short_run_that_knows_next_to_nothing_had_too_few_epochs_if_the_neighbours_know_better() -> None:
+    begun = observed(1.0, 0.99, 0.98)
+
+    def found(accuracy: float) -> Finding | None:
+        return SYMPTOMS["too_few_epochs"](
+            replace(
+                begun,
+                series=begun.series | {"train/accuracy": np.full(3, 0.55)},
+                data=replace(begun.data, neighbourhoods=Neighbourhoods(accuracy, 0.0)),
+            )
+        )
+
+    known = found(0.8)
+    assert known is not None
+    assert known.severity == "fatal"
+    assert found(0.57) is None
+
+
+def test_a_single_epoch_was_too_short_if_it_fell_far_or_the_neighbours_know_better() -> None:
     too_few = SYMPTOMS["too_few_epochs"]
 
     def after(loss: float, start: float = 1.0, accuracy: float = 0.6) -> Observations:
@@ -789,7 +811,9 @@ def test_a_single_epoch_was_too_short_if_it_fell_to_the_base_rate_only_or_the_ne
     fallen = after(0.98, start=1.4)
     assert too_few(fallen) is not None
     assert SYMPTOMS["base_rate"](fallen) is None
-    assert too_few(after(0.98)) is None
+    assert too_few(after(0.98)) is not None
+    assert too_few(after(0.98, accuracy=0.88)) is None
+    assert too_few(after(0.995)) is None, "it has not moved"
     assert too_few(after(0.7)) is not None
     assert too_few(after(0.7, accuracy=0.88)) is None
 

@@ -70,6 +70,21 @@ def test_a_trial_that_only_does_not_learn_its_rows_by_heart_goes_on() -> None:
     assert why_sick(train, base, 10, val=Course(slow, best=0.9)) is not None
 
 
+def test_a_trial_that_has_come_no_lower_ends_where_another_knows_more() -> None:
+    base, train = 1.0, Course([0.5, 0.4, 0.3, 0.2, *[0.1] * 8], best=0.9)
+    risen = [0.6, 0.5, 0.4, 0.35, 0.3, 0.31, 0.32, 0.33, 0.34, 0.36, 0.38]
+    ends = why_sick(train, base, 30, val=Course(risen, best=0.8))
+    assert str(ends).startswith(
+        "stopped after epoch 12: val/loss has been no lower than 0.3 for 6 epochs, and that of another trial is 0.2"
+    )
+    assert why_sick(train, base, 35, val=Course(risen, best=0.8)) is None, "seven epochs is a fifth of them"
+    assert why_sick(train, base, 30, val=Course(risen, best=0.75)) is None, (
+        "0.3 is no more than 1.1 × 0.25 + 0.03"
+    )
+    assert why_sick(train, base, 30, val=Course(risen)) is None, "nobody else is known"
+    assert why_sick(train, base, 30, val=Course([*risen[:-1], 0.29], best=0.8)) is None, "it has come lower"
+
+
 def test_a_trial_that_leaves_a_plateau_goes_on() -> None:
     base, known = 0.7, Course([0.71, *[0.6995] * 8, 0.699], best=0.9)
     leaving = [0.6999, 0.6998, 0.6996, 0.6993, 0.6985]

@@ -409,13 +409,13 @@ def too_few_epochs(seen: Observations) -> Finding | None:
     is_fast = pace > (SETTLED if _has_learned(seen) else UNFINISHED)
     # So short a run cannot have settled where the neighbours know better.
     is_short = len(loss) < SHORT
-    is_behind = pace > 0 and is_short and _missing(seen) >= BELOW
+    is_behind = is_short and 5 * pace >= FLAT and _missing(seen) >= BELOW
     has_hardly_learned = not seen.progress() >= HARDLY_LEARNED
     # As many epochs again would double what it knows, and leave the base rate behind.
     has_begun = is_short and 5 * pace >= max(seen.progress(), HARDLY_LEARNED)
     if len(loss) == 1:  # which tells no pace: it fell from what it was before training
         is_fast, has_begun = False, has_begun and has_hardly_learned
-    if not (has_begun or (not has_hardly_learned and (is_fast or is_behind))):
+    if not (has_begun or is_behind or (is_fast and not has_hardly_learned)):
         return None
     return Finding(
         "too_few_epochs",
@@ -625,7 +625,8 @@ def _jump(seen: Observations) -> float:
     """The mean change of the loss in the second half of the epochs, over the base-rate loss; 0 if it does not turn."""
     loss = seen.loss("train")
     change = np.diff(loss[len(loss) // 2 :])
-    if len(change) < 3 or np.mean(change[1:] * change[:-1] < 0) < TURNS:
+    way = np.sign(change)  # the product of two changes may overflow
+    if len(change) < 3 or np.mean(way[1:] * way[:-1] < 0) < TURNS:
         return 0.0
     return float(np.mean(np.abs(change)) / seen.base_loss)
 
