@@ -818,6 +818,22 @@ def test_a_single_epoch_was_too_short_if_it_fell_far_or_the_neighbours_know_bett
     assert too_few(after(0.7, accuracy=0.88)) is None
 
 
+@pytest.mark.parametrize(("attainable", "is_found"), [(0.8, True), (0.55, False)])
+def test_the_fall_to_the_class_shares_is_not_what_there_was_to_learn(
+    attainable: float, *, is_found: bool
+) -> None:
+    to_the_shares, below = np.linspace(1.2, 1.0, 10), np.linspace(1.0, 0.97, 10)
+    falls = observed(*to_the_shares.tolist(), *below.tolist())
+    seen = replace(
+        falls,
+        measure_longer_step=lambda: (100.0, 0.01),
+        output_signal=5.0,
+        data=replace(falls.data, neighbourhoods=Neighbourhoods(attainable, 0.0)),
+    )
+    found = SYMPTOMS["learning_rate_too_low"](seen)
+    assert (found is not None) == is_found, "where nobody can know more, the loss has settled"
+
+
 def test_no_remedy_is_given_twice() -> None:
     run = observed(1.0, 3.0, 2.0)
     adam = replace(run, settings=replace(run.settings, optimizer="adam", lr=1.0))

@@ -370,7 +370,7 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
     if len(loss) < max(2, min(5, seen.settings.max_epochs)):  # of an unfinished run five epochs
         return None
     falling = _late_share(seen)
-    has_hardly_moved = abs(loss[0] - loss[-1]) < FLAT * seen.base_loss
+    has_hardly_moved = abs(_whole_fall(seen)) < FLAT * seen.base_loss
     if seen.progress() >= LEARNED or not (falling > STILL_FALLING or has_hardly_moved):
         return None
     if not seen.longer_step >= LONGER_STEP:  # the last to be asked for: it takes longer than all else
@@ -674,9 +674,18 @@ def _first_over_last(layers: list[LayerState]) -> float:
 
 def _late_share(seen: Observations) -> float:
     """The share of the loss's whole fall that falls in the last fifth of the epochs."""
-    loss = seen.loss("train")
-    whole = loss[0] - loss[-1]
+    whole = _whole_fall(seen)
     return float(_late_fall(seen) / whole) if whole > 0 else 0.0
+
+
+def _whole_fall(seen: Observations) -> float:
+    """By how much the loss fell, of what is below the base-rate loss without the fall to that, which comes soon.
+
+    Where nobody can know more, that is all there is.
+    """
+    loss = seen.loss("train")
+    knows_more = loss[-1] < seen.base_loss and not _is_unknowable(seen)
+    return float((min(loss[0], seen.base_loss) if knows_more else loss[0]) - loss[-1])
 
 
 def _late_fall(seen: Observations) -> float:
