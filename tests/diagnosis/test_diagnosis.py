@@ -842,6 +842,22 @@ def test_no_remedy_is_given_twice() -> None:
 
 
 @pytest.mark.parametrize(
+    ("hidden", "first"),
+    [
+        ([2], "model.hidden=[32]"),
+        ([16], "model.hidden=[32,32] model.init=xavier model.init_scale=4.0"),
+        ([16, 48], "model.hidden=[48,48] model.init=xavier model.init_scale=4.0"),
+    ],
+)
+def test_several_neurons_that_underfit_need_a_second_layer_whose_weights_fit(
+    hidden: list[int], first: str
+) -> None:
+    run = observed(1.0, 0.7)
+    small = replace(run, settings=replace(run.settings, hidden=hidden))
+    assert remedies(Finding("underfitting", "serious", 0, {}), small)[0].overrides == first
+
+
+@pytest.mark.parametrize(
     ("last", "gain", "is_found"),
     [
         (1.46, 0.3, True),  # above the base rate is no saddle
