@@ -679,13 +679,13 @@ def _late_share(seen: Observations) -> float:
 
 
 def _whole_fall(seen: Observations) -> float:
-    """By how much the loss fell, of what is below the base-rate loss without the fall to that, which comes soon.
+    """By how much the loss fell; of a run that hardly knows more than the class shares without the fall to these.
 
-    Where nobody can know more, that is all there is.
+    That comes soon, and is all there is where nobody can know more.
     """
     loss = seen.loss("train")
-    knows_more = loss[-1] < seen.base_loss and not _is_unknowable(seen)
-    return float((min(loss[0], seen.base_loss) if knows_more else loss[0]) - loss[-1])
+    has_more_to_learn = 0 < seen.progress() < HARDLY_LEARNED and not _is_unknowable(seen)
+    return float((min(loss[0], seen.base_loss) if has_more_to_learn else loss[0]) - loss[-1])
 
 
 def _late_fall(seen: Observations) -> float:
