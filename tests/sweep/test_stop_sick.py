@@ -132,6 +132,20 @@ def test_who_does_not_learn_noise_by_heart_goes_on_where_rows_are_held_out(
     assert (fast["epochs"], slow["epochs"] == 40) == (40, goes_on)
 
 
+def test_who_learns_by_heart_early_ends_in_a_sweep_too(call: Call, tmp_path: Path) -> None:
+    command = ["train", "-m", "optimizer=adam", "optimizer.lr=0.003,0.1", "trainer.max_epochs=40"]
+    command += ["model.hidden=[8]", "model.activation=relu"]
+    command += ["data.n_samples=400", "data.n_features=20", "data.flip_y=0.1", "sweep.stop_sick=true"]
+    command += ["callbacks.decision_boundary=null", "callbacks.evaluation_plots=null"]
+    assert call(*command, "hydra.sweep.dir=some").code == 0
+    slow, fast = (
+        json.loads((tmp_path / "some" / str(number) / "summary.json").read_text())["epochs"]
+        for number in range(2)
+    )
+    assert slow == 40 > fast
+    assert "val/loss has been no lower than" in (tmp_path / "some/1/train.log").read_text()
+
+
 @pytest.mark.parametrize("resumes", [False, True])
 @pytest.mark.parametrize(
     ("val", "ends"), [([0.6999, 0.6998, 0.6996, 0.6993, 0.6985], False), ([0.7] * 5, True)]
