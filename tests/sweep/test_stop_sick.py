@@ -134,7 +134,7 @@ def test_who_does_not_learn_noise_by_heart_goes_on_where_rows_are_held_out(
 
 def test_who_learns_by_heart_early_ends_in_a_sweep_too(call: Call, tmp_path: Path) -> None:
     command = ["train", "-m", "optimizer=adam", "optimizer.lr=0.003,0.1", "trainer.max_epochs=40"]
-    command += ["model.hidden=[8]", "model.activation=relu"]
+    command += ["model.hidden=[64]", "model.activation=relu"]
     command += ["data.n_samples=400", "data.n_features=20", "data.flip_y=0.1", "sweep.stop_sick=true"]
     command += ["callbacks.decision_boundary=null", "callbacks.evaluation_plots=null"]
     assert call(*command, "hydra.sweep.dir=some").code == 0
