@@ -21,13 +21,14 @@ def test_hopeless_trials_end_and_the_others_do_not_notice(call: Call, tmp_path: 
     command = ["train", "-m", "data=moons", "optimizer.lr=0.3,1e-6,0.1,1e-5", "trainer.max_epochs=20"]
     command += [f"sweep={together}", "callbacks.decision_boundary=null", "callbacks.evaluation_plots=null"]
     assert call(*command, "hydra.sweep.dir=all").code == 0
-    assert call(*command, "sweep.stop_sick=true", "hydra.sweep.dir=some").code == 0
+    result = call(*command, "sweep.stop_sick=true", "hydra.sweep.dir=some")
+    assert result.code == 0 and "ended early  2 of 4; why is in each train.log" in result.out
     whole, some = (table(tmp_path / name / "leaderboard.csv") for name in ("all", "some"))
-    epochs = [
-        json.loads((tmp_path / "some" / str(number) / "summary.json").read_text())["epochs"]
-        for number in range(4)
+    assert [(row["epochs"], row["max_epochs"]) for row in some] == [("20", "20"), ("5", "20")] * 2
+    facts = [
+        (tmp_path / name / "report.html").read_text().partition("<script>")[0] for name in ("all", "some")
     ]
-    assert epochs == [20, 5, 20, 5]
+    assert ["ended early" in fact for fact in facts] == [False, True]
     for number in (0, 2):
         assert float(some[number]["test/loss"]) == pytest.approx(float(whole[number]["test/loss"]), rel=1e-4)
     assert some[1]["verdict"].startswith("learning rate too low")

@@ -24,6 +24,8 @@ from backlight.sweep.compose import Trial, swept
 from backlight.sweep.settings import Settings
 
 SHOWN = 10
+BEFORE, AFTER = ["trial", "status", "epochs", "max_epochs"], ["verdict", "run"]
+"""Columns of `leaderboard.csv` that are neither keys nor metrics."""
 Row = Mapping[str, Any]
 
 
@@ -35,8 +37,8 @@ class Leaderboard:
         folder: of the sweep.
         keys: that it gives different values.
         metrics: that are known of trials.
-        rows: one per trial, in the order of the sweep: `trial`, `status`, the keys, the metrics,
-            `verdict`, and its folder in that of the sweep as `run`.
+        rows: one per trial, in the order of the sweep: `trial`, `status`, how many `epochs` of `max_epochs` it
+            made, the keys, the metrics, `verdict`, and its folder in that of the sweep as `run`.
         metric: trials are sorted by; where the wanted one is not known, the training loss.
         improves_downwards: whether less of it is better.
     """
@@ -84,7 +86,7 @@ class Leaderboard:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
-            columns = list(rows[0])[2:-2]
+            columns = [column for column in rows[0] if column not in (*BEFORE, *AFTER)]
             metrics = [column for column in columns if column.startswith(tuple(f"{part}/" for part in PARTS))]
             keys = [column for column in columns if column not in metrics]
             settings = plain(OmegaConf.load(folder / "multirun.yaml").sweep)
@@ -123,6 +125,11 @@ class Leaderboard:
         return sorted((row for row in self.rows if row["status"] == "completed"), key=self._rank)
 
     @property
+    def ended_early(self) -> int:
+        """How many of those, since they had stopped to improve, fell behind others, or learned nothing."""
+        return sum(row.get("epochs", 0) < row.get("max_epochs", 0) for row in self.best)
+
+    @property
     def shown_metrics(self) -> list[str]:
         """Those worth a column beside the best."""
         wanted = dict.fromkeys([self.metric, "val/accuracy", "test/accuracy"])
@@ -134,13 +141,13 @@ class Leaderboard:
             whole_file(self.folder / "leaderboard.csv") as path,
             path.open("w", encoding="utf-8", newline="") as file,
         ):
-            columns = ["trial", "status", *self.keys, *self.metrics, "verdict", "run"]
+            columns = [*BEFORE, *self.keys, *self.metrics, *AFTER]
             writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
 
     def show(self, importance: Mapping[str, float]) -> None:
-        """Print the best trials, how many failed, and how much of the metric's variance each key accounts for."""
+        """Print the best trials, how many failed or ended early, and which share of the metric's variance a key has."""
         failed = sum(row["status"] != "completed" for row in self.rows)
         table = Table(title=f"the best of {len(self.rows)} trials by {self.metric}", title_justify="left")
         columns = ["trial", *self.keys, *self.shown_metrics, "verdict"]
@@ -162,6 +169,8 @@ class Leaderboard:
         if importance:
             shares = ", ".join(f"{key} {share:.0%}" for key, share in importance.items())
             lines.insert(0, f"mattered     {shares}")
+        if self.ended_early:
+            lines.insert(0, f"ended early  {self.ended_early} of {len(self.rows)}; why is in each train.log")
         if failed:
             lines.insert(0, f"failed       {failed} of {len(self.rows)}; why is in each summary.json")
         get_console().print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
@@ -188,6 +197,8 @@ def _row(trial: Trial, result: Mapping[str, Any], keys: Sequence[str]) -> dict[s
     return {
         "trial": trial.number,
         "status": result["status"],
+        "epochs": result.get("epochs", 0),
+        "max_epochs": trial.node["trainer"].get("max_epochs"),
         **trial.values(keys),
         **result["metrics"],
         "verdict": ", ".join(symptoms) or ("healthy" if result["status"] == "completed" else ""),

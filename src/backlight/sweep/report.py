@@ -91,7 +91,8 @@ class Report:
             best = self._measured[0]
             facts.append((f"best {self._metric}", f"{short(best[self._metric])} (trial {best['trial']})"))
         healthy = sum(row["verdict"] == "healthy" for row in rows)
-        return [*facts, ("healthy", f"{healthy:,}")]
+        early = self._board.ended_early
+        return [*facts, ("healthy", f"{healthy:,}"), *([("ended early", f"{early:,}")] if early else [])]
 
     def _sections(self) -> Iterator[dict[str, Any]]:
         if self.importance:
