@@ -142,6 +142,14 @@ def test_planted_illness_is_the_main_finding(train: Train, symptom: str) -> None
         # Slow, but five epochs settle nothing where the neighbours know every class.
         ("too_few_epochs", "data=spirals optimizer=adam model.hidden=[32] model.activation=tanh trainer.max_epochs=5"),
         ("learning_rate_too_low", "data=moons optimizer=adam optimizer.lr=1e-6 model.hidden=[20]"),
+        # It began above the loss of the class shares, and is not yet quite down to it.
+        ("learning_rate_too_low", "experiment=reference optimizer.lr=0.02 model.hidden=[8] seed=143609"),
+        # The mean over the steps of an epoch hides how far each is off.
+        (
+            "oscillating",
+            "data=hastie data.n_samples=3000 model.hidden=[12] optimizer=adam optimizer.lr=1 trainer.max_epochs=35 "
+            "seed=920124",
+        ),
         # It knows what the neighbours know; that its loss still falls a little does not hide the labels.
         ("label_noise", "data=wine +data.label_noise=0.3 model.hidden=[8] optimizer=adam trainer.max_epochs=20 seed=7001"),
     ],
@@ -606,6 +614,27 @@ def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
     assert jumps is not None and jumps.step == 50, "the fifth epoch is the first to rise by 0.035"
     assert rests is not None and rests.step == 30, (
         "from the third epoch on the loss changes by less than 0.01"
+    )
+
+
+def test_both_losses_tell_what_jumps() -> None:
+    run = observed(1.0, 0.9, 0.8, 0.8, 0.81, 0.79, 0.81, 0.79, 0.81, 0.79)
+    jumps = [0.9, 0.9, 0.9, 0.9, 0.9, 0.7, 0.9, 0.7, 0.9, 0.7]
+
+    def beside(losses: list[float], rows: int) -> Finding | None:
+        series = {**run.series, "val/loss": np.array(losses)}
+        return SYMPTOMS["oscillating"](
+            replace(run, series=series, data=replace(run.data, rows={"train": 320, "val": rows}))
+        )
+
+    assert beside(jumps, 20) is None, "so few rows jump by chance"
+    assert beside([0.9] * 10, 200) is None
+    found = beside(jumps, 200)
+    assert found is not None and found.evidence == pytest.approx(
+        {
+            "mean_jump_of_train_loss_over_base_rate_loss": 0.02,
+            "mean_jump_of_val_loss_over_base_rate_loss": 0.2,
+        }
     )
 
 
