@@ -205,9 +205,12 @@ def diverging(seen: Observations) -> Finding | None:
 def oscillating(seen: Observations) -> Finding | None:
     """The loss jumps up and down from epoch to epoch instead of falling."""
     jumps = {part: _jump(seen.loss(part)) / seen.base_loss for part in PARTS}
-    of_both = math.sqrt(math.prod(jumps.values())) if seen.data.rows.get("val", 0) >= RISE_ROWS else 0
-    jumps_in_both = of_both >= JUMP_OF_BOTH * max(seen.progress(), LITTLE)
-    if not (jumps["train"] >= JUMP or jumps_in_both) or batch_too_small(seen) is not None:
+    of_both = math.sqrt(math.prod(jumps.values())) / max(seen.progress(), LITTLE)
+    # Of few epochs or rows, smaller jumps are chance.
+    are_many = len(seen.loss("train")) >= SHORT and seen.data.rows.get("val", 0) >= RISE_ROWS
+    if jumps["train"] < JUMP and not (are_many and of_both >= JUMP_OF_BOTH):
+        return None
+    if batch_too_small(seen) is not None:
         return None
     return Finding(
         "oscillating",
