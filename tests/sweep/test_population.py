@@ -267,7 +267,8 @@ def test_what_cannot_be_stacked_is_trained_alone(call: Call, tmp_path: Path) -> 
     ]
     assert together == [False] * 4 + [True] * 4
     rows = table(tmp_path / "sweep" / "leaderboard.csv")
-    assert list(rows[0])[:5] == ["trial", "status", "optimizer", "model.hidden", "seed"]
+    first = ["trial", "status", "epochs", "max_epochs", "optimizer", "model.hidden", "seed"]
+    assert list(rows[0])[: len(first)] == first
     assert [row["status"] for row in rows] == ["completed"] * 8
 
 
