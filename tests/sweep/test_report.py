@@ -71,6 +71,10 @@ def test_page_shows_the_trials(call: Call, tmp_path: Path) -> None:
     again = call("report", "sweep=sweep")
     assert (again.code, again.out) == (0, "sweep/report.html\n")
     assert path.read_text() == page
+    board = tmp_path / "sweep/leaderboard.csv"
+    board.write_text(board.read_text().replace("completed,3,3,", "completed,many,3,"))
+    assert call("report", "sweep=sweep").code == 0
+    assert path.read_text() == page, "what is no number counts as unknown"
 
 
 def test_what_is_no_sweep_is_refused(call: Call, tmp_path: Path) -> None:

@@ -127,7 +127,8 @@ class Leaderboard:
     @property
     def ended_early(self) -> int:
         """How many of those, since they had stopped to improve, fell behind others, or learned nothing."""
-        return sum(row.get("epochs", 0) < row.get("max_epochs", 0) for row in self.best)
+        epochs = [(row.get("epochs"), row.get("max_epochs")) for row in self.best]
+        return sum(isinstance(made, int) and isinstance(most, int) and made < most for made, most in epochs)
 
     @property
     def shown_metrics(self) -> list[str]:
