@@ -143,7 +143,22 @@ def test_planted_illness_is_the_main_finding(train: Train, symptom: str) -> None
         ("too_few_epochs", "data=spirals optimizer=adam model.hidden=[32] model.activation=tanh trainer.max_epochs=5"),
         ("learning_rate_too_low", "data=moons optimizer=adam optimizer.lr=1e-6 model.hidden=[20]"),
         # It began above the loss of the class shares, and is not yet quite down to it.
-        ("learning_rate_too_low", "experiment=reference optimizer.lr=0.02 model.hidden=[8] seed=143609"),
+        (
+            "learning_rate_too_low",
+            "experiment=reference optimizer.lr=0.02 model.hidden=[8] trainer.max_epochs=100 seed=143609",
+        ),
+        # It has not even learned how frequent each class is, which its last bias alone would do.
+        (
+            "learning_rate_too_low",
+            "data=circles data.noise=0.08 data.n_samples=1200 model.hidden=[8,8] optimizer=rmsprop optimizer.lr=1e-6 "
+            "trainer.max_epochs=10 seed=872455",
+        ),
+        # It rests beside a straight border for a moment.
+        (
+            "too_few_epochs",
+            "data=spirals data.n_samples=1200 model.activation=tanh model.hidden=[32] optimizer=adam optimizer.lr=0.003 "
+            "trainer.max_epochs=3 seed=844339",
+        ),
         # The mean over the steps of an epoch hides how far each is off.
         (
             "oscillating",
@@ -629,6 +644,9 @@ def test_both_losses_tell_what_jumps() -> None:
 
     assert beside(jumps, 20) is None, "so few rows jump by chance"
     assert beside([0.9] * 10, 200) is None
+    few = replace(run, series={"train/loss": run.loss("train")[2:], "val/loss": np.array(jumps[2:])})
+    few = replace(few, data=replace(run.data, rows={"train": 320, "val": 200}))
+    assert SYMPTOMS["oscillating"](few) is None, "so few epochs jump by chance"
     found = beside(jumps, 200)
     assert found is not None and found.evidence == pytest.approx(
         {
