@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from backlight.backprop import products
-from backlight.backprop.products import WORTH_ONEDNN, linear, product
+from backlight.backprop.products import linear, product
 from backlight.backprop.step import Backpropagation, PassMemory
 from backlight.model import SigmoidMLP
 from backlight.population.networks import ByEquations
 
+WORTH_ONEDNN = 5 * 2**19
 SIZES = st.sampled_from([1, 2, 7, 33, 128, 300])
 
 
@@ -24,6 +25,7 @@ def fastest(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.skip("this PyTorch has no oneDNN")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "ONEDNN_IS_FASTER", request.param == "oneDNN")
+        patch.setattr(products, "WORTH_ONEDNN", WORTH_ONEDNN)
         yield
 
 

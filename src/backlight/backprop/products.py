@@ -1,20 +1,23 @@
 """Matrix products, each by the library that is fastest at its size.
 
-On a CPU PyTorch multiplies float32 matrices by MKL. On AMD's processors MKL leaves the widest vectors unused, and
-oneDNN, which comes with PyTorch too, takes 0.45 of its time; but each call of it costs 15 µs, and copies what does
-not lie as it wants it. On Intel's it takes 1.2 times as long as MKL.
+On a CPU PyTorch multiplies float32 matrices by MKL. On AMD's processors MKL leaves the widest vectors unused. Those of
+Zen 5 compute twice as much with them, and oneDNN, which comes with PyTorch too, takes 0.45 of MKL's time; but each call
+of it costs 15 µs, and copies what does not lie as it wants it. Zen 4 computes such a vector in two halves, and oneDNN
+gains a little of the largest products only. On Intel's processors it takes 1.2 times as long as MKL.
 """
 
 import platform
+import re
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-WORTH_ONEDNN = 5 * 2**19
-"""Multiply-adds of one product, from which the call costs less than it saves: on two cores both take 28 µs."""
+LARGEST_SHARED = 5 * 2**19
+"""Multiply-adds, from which a product may be oneDNN's, or one of several threads, and have other bits."""
 WORTH_SUMMING = 2**14
 """Multiply-adds of all products, from which a sum of many takes a third of the time of PyTorch's own loop."""
 PLAIN_LOOP = 400
@@ -25,19 +28,26 @@ SUM_VECTOR = 32
 """Columns that PyTorch sums at a time, in the order of the loop; what is left in the end goes another way."""
 
 
-def _is_of_amd() -> bool:
-    """Whether this machine's processor is one of AMD's."""
+def _family_of_amd() -> int | None:
+    """The family of this machine's processor if it is one of AMD's: 25 for Zen 3 and 4, 26 for Zen 5."""
     described = Path("/proc/cpuinfo")
-    if not described.exists():
-        return "AuthenticAMD" in platform.processor()
-    with described.open() as lines:  # not to its end: it says the same of each of hundreds of cores
-        return "AuthenticAMD" in lines.readline() + lines.readline()
+    if described.exists():
+        with described.open() as lines:  # not to its end: it says the same of each of hundreds of cores
+            text = "".join(islice(lines, 3))
+    else:
+        text = platform.processor()
+    family = re.search(r"family\s*:?\s*(\d+)", text, re.IGNORECASE)
+    return int(family[1]) if family and "AuthenticAMD" in text else None
 
 
-IS_OF_AMD = _is_of_amd()
+FAMILY_OF_AMD = _family_of_amd()
+IS_OF_AMD = FAMILY_OF_AMD is not None
 ONEDNN_IS_FASTER = (
     torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise") and IS_OF_AMD
 )
+ZEN_5 = 26
+WORTH_ONEDNN = 2**25 if FAMILY_OF_AMD is not None and FAMILY_OF_AMD < ZEN_5 else 5 * 2**19
+"""Multiply-adds of one product, from which the call costs less than it saves: on two cores of Zen 5 both take 28 µs."""
 FEW = 4 if IS_OF_AMD else 16
 """Rows, below which MKL multiplies a matrix in another way than a larger one."""
 
@@ -84,7 +94,7 @@ def can_share(left: Tensor, right: Tensor) -> bool:
         rows >= FEW
         and min(columns, inner) >= THIN
         and of_each >= PLAIN_LOOP
-        and of_each * left.shape[0] // right.shape[0] < WORTH_ONEDNN
+        and of_each * left.shape[0] // right.shape[0] < LARGEST_SHARED
     )
 
 
