@@ -1,6 +1,7 @@
 """Products of every size and layout against float64, by what is fastest on AMD's processors and on others."""
 
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -154,3 +155,23 @@ def test_a_row_among_many_is_that_alone(inner: int, columns: int, is_turned: boo
     alone = [product(*(tensor[n : n + 1] for tensor in (left, right, added))) for n in range(500)]
     assert torch.equal(together, torch.cat(alone))
     assert _close(together, left.double() @ right.double() + added, inner)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_a_product_of_which_each_thread_makes_some_rows(
+    monkeypatch: pytest.MonkeyPatch, is_transposed: bool
+) -> None:
+    monkeypatch.setattr(products, "IS_OF_AMD", True)
+    monkeypatch.setattr(products, "WORTH_ONEDNN", 2**25)
+    left = torch.randn(1, 32, 256).mT if is_transposed else torch.randn(1, 256, 32)
+    right, spare = torch.randn(1, 32, 784), torch.empty(1, 256, 784)
+    expected = left.double() @ right.double()
+    with monkeypatch.context() as patch:
+        multiply = Mock(wraps=torch.bmm)
+        patch.setattr(torch, "bmm", multiply)
+        for room in (None, spare):
+            found = product(left, right, spare=room)
+            assert _close(found, expected, 32)
+            assert found is room or room is None
+    assert [call.args[0].shape for call in multiply.call_args_list] == [(2, 128, 32)] * 2

@@ -20,6 +20,8 @@ LARGEST_SHARED = 5 * 2**19
 """Multiply-adds, from which a product may be oneDNN's, or one of several threads, and have other bits."""
 WORTH_SUMMING = 2**14
 """Multiply-adds of all products, from which a sum of many takes a third of the time of PyTorch's own loop."""
+WORTH_A_THREAD = 64
+"""Rows of a product."""
 PLAIN_LOOP = 400
 """Multiply-adds of one product, below which PyTorch does not ask MKL."""
 THIN = 2
@@ -73,6 +75,12 @@ def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Ten
         if added is None:
             if rows == 1 and inner * right.shape[-1] >= PLAIN_LOOP:
                 left = left.flatten(1).unsqueeze(1)
+            parts = torch.get_num_threads()
+            if IS_OF_AMD and count == 1 and _is_split_badly(rows, right.shape[-1], parts):
+                # The bits are the same.
+                room = None if spare is None else spare.view(parts, -1, right.shape[-1])
+                in_parts = torch.bmm(left.view(parts, -1, inner), right.expand(parts, -1, -1), out=room)
+                return in_parts.view(1, rows, -1) if spare is None else spare
             return torch.bmm(left, right, out=spare)
         if rows == 1 and size >= WORTH_SUMMING and _is_sum(right):
             return torch.sum(left.mT * right, dim=-2, keepdim=True, out=spare).add_(added)
@@ -104,6 +112,14 @@ def for_each(shared: Tensor, count: int) -> Tensor:
     if groups == count:
         return shared
     return shared[:, None].expand(-1, count // groups, -1, -1).flatten(0, 1)
+
+
+def _is_split_badly(rows: int, columns: int, threads: int) -> bool:
+    """Whether MKL gives each thread some columns, at whose edges they wait for each other, and not some rows.
+
+    A product of 256 × 128 with 128 × 784 takes 1.1 to 1.7 times as long on two cores of an AMD EPYC.
+    """
+    return columns > 2 * rows and rows % threads == 0 and rows // threads >= WORTH_A_THREAD
 
 
 def _is_sum(right: Tensor) -> bool:
