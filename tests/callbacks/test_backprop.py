@@ -168,13 +168,16 @@ def test_switched_off_it_leaves_nothing(train: Train) -> None:
 
 
 def test_a_resumed_run_draws_what_came_before(train: Train, call: Call, tmp_path: Path) -> None:
-    run = train("data=moons", "trainer.max_epochs=2", "callbacks.backprop.cadence=epoch")
+    options = ["data=moons", "callbacks.backprop.cadence=epoch"]
+    run = train(*options, "trainer.max_epochs=2")
     result = call("train", "resume=run", "trainer.max_epochs=4")
     assert result.code == 0, result.err
+    whole = train(*options, "trainer.max_epochs=4", folder="whole")
     checkpoint = torch.load(run.path / "checkpoints" / "last.ckpt", weights_only=True)
     (state,) = [state for key, state in checkpoint["callbacks"].items() if "BackpropMonitor" in key]
     assert state["heat"]["items"][0] == [0, 22, 44, 66]
     assert state["moments"]["items"][0] == [0, 22, 44, 66]
+    assert (run.path / "backprop.png").read_bytes() == (whole.path / "backprop.png").read_bytes()
 
 
 @given(st.integers(1, 8).map(lambda half: 2 * half), st.integers(0, 200))

@@ -173,24 +173,26 @@ class BackpropMonitor(StepObserver, Callback):
             self._finish(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        # Few large tensors: each costs a checkpoint as much as thousands of numbers.
+        # As one tensor each: another costs a checkpoint as much as thousands of numbers.
         heat, moments = self._heat.state_dict(), self._moments.state_dict()
-        heat["items"] = [[step for step, _ in self._heat.items], _stacked([[c] for _, c in self._heat.items])]
-        moments["items"] = [
-            [moment.step for moment in self._moments.items],
-            _stacked([moment.weights for moment in self._moments.items]),
-            _stacked([moment.mean_abs_delta for moment in self._moments.items]),
-        ]
+        if self._heat.items:
+            steps, columns = zip(*self._heat.items, strict=True)
+            heat["items"] = [list(steps), torch.stack(columns)]
+        if self._moments.items:
+            moments["items"] = [
+                [moment.step for moment in self._moments.items],
+                self._moments.items[0].shown,
+                torch.stack([moment.numbers for moment in self._moments.items]),
+            ]
         return {"records": self._records, "heat": heat, "moments": moments}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         heat, moments = dict(state_dict["heat"]), dict(state_dict["moments"])
-        steps, columns = heat["items"]
-        heat["items"] = [(step, column) for step, (column,) in zip(steps, _unstacked(columns), strict=True)]
-        steps, weights, deltas = moments["items"]
-        moments["items"] = [
-            Moment(*moment) for moment in zip(steps, _unstacked(weights), _unstacked(deltas), strict=True)
-        ]
+        if heat["items"]:
+            heat["items"] = list(zip(*heat["items"], strict=True))
+        if moments["items"]:
+            steps, shown, numbers = moments["items"]
+            moments["items"] = [Moment.of(step, shown, row) for step, row in zip(steps, numbers, strict=True)]
         self._records = state_dict["records"]
         self._heat.load_state_dict(heat)
         self._moments.load_state_dict(moments)
@@ -346,13 +348,3 @@ def _moment(step: int, layers: list[LayerTrace], index: int) -> Moment:
 def _some(neurons: int) -> Tensor:
     """Which neurons are drawn: all, or evenly spaced ones."""
     return torch.linspace(0, neurons - 1, min(neurons, DRAWN_NEURONS)).round().long()
-
-
-def _stacked(items: list[list[Tensor]]) -> list[Tensor]:
-    """Of lists of tensors alike: all first ones as one tensor, all second ones, …"""
-    return [torch.stack(same) for same in zip(*items, strict=True)]
-
-
-def _unstacked(tensors: list[Tensor]) -> list[list[Tensor]]:
-    """What `_stacked` was given."""
-    return [list(item) for item in zip(*tensors, strict=True)]

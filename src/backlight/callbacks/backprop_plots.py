@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -51,6 +52,22 @@ class Moment:
     def shown(self) -> list[int]:
         """How many features and how many neurons of every layer."""
         return [self.weights[0].shape[1], *(len(weight) for weight in self.weights)]
+
+    @property
+    def numbers(self) -> Tensor:
+        """All weights and deltas in a row, which `of` takes."""
+        return torch.cat([tensor.flatten() for tensor in (*self.weights, *self.mean_abs_delta)])
+
+    @classmethod
+    def of(cls, step: int, shown: Sequence[int], numbers: Tensor) -> "Moment":
+        """From what `shown` and `numbers` gave."""
+        shapes = list(zip(shown[1:], shown[:-1], strict=True))
+        *weights, deltas = numbers.split([*map(math.prod, shapes), sum(shown[1:])])
+        return cls(
+            step,
+            [weight.view(shape) for weight, shape in zip(weights, shapes, strict=True)],
+            list(deltas.split(shown[1:])),
+        )
 
 
 class _Scale(NamedTuple):

@@ -524,6 +524,8 @@ def label_noise(seen: Observations) -> Finding | None:
     # One that is on its way may come to know better.
     if learning_rate_too_low(seen) is not None or too_few_epochs(seen) is not None:
         return None
+    if len(seen.loss("train")) == 0:  # what is untrained contradicts any
+        return None
     # A network that knows better shows that only the neighbours are lost.
     by_network = seen.measure_contradicted()
     # And one that knows nothing contradicts any label.
