@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backlight.backprop import products
-from backlight.backprop.products import linear, product
+from backlight.backprop.products import family_of_amd, linear, product
 from backlight.backprop.step import Backpropagation, PassMemory
 from backlight.model import SigmoidMLP
 from backlight.population.networks import ByEquations
@@ -175,3 +175,16 @@ def test_a_product_of_which_each_thread_makes_some_rows(
             assert _close(found, expected, 32)
             assert found is room or room is None
     assert [call.args[0].shape for call in multiply.call_args_list] == [(2, 128, 32)] * 2
+
+
+@pytest.mark.parametrize(
+    ("processor", "family"),
+    [
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 26\n", 26),
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\n", None),
+        ("AMD64 Family 25 Model 17 Stepping 1, AuthenticAMD", 25),
+        ("arm", None),
+    ],
+)
+def test_the_family_of_a_processor(processor: str, family: int | None) -> None:
+    assert family_of_amd(processor) == family

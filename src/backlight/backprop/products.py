@@ -30,19 +30,22 @@ SUM_VECTOR = 32
 """Columns that PyTorch sums at a time, in the order of the loop; what is left in the end goes another way."""
 
 
-def _family_of_amd() -> int | None:
-    """The family of this machine's processor if it is one of AMD's: 25 for Zen 3 and 4, 26 for Zen 5."""
+def _processor() -> str:
+    """As the system describes it."""
     described = Path("/proc/cpuinfo")
-    if described.exists():
-        with described.open() as lines:  # not to its end: it says the same of each of hundreds of cores
-            text = "".join(islice(lines, 3))
-    else:
-        text = platform.processor()
-    family = re.search(r"family\s*:?\s*(\d+)", text, re.IGNORECASE)
-    return int(family[1]) if family and "AuthenticAMD" in text else None
+    if not described.exists():
+        return platform.processor()
+    with described.open() as lines:  # not to its end: it says the same of each of hundreds of cores
+        return "".join(islice(lines, 3))
 
 
-FAMILY_OF_AMD = _family_of_amd()
+def family_of_amd(processor: str) -> int | None:
+    """The family of a processor of AMD's, by its description: 25 for Zen 3 and 4, 26 for Zen 5; None for others'."""
+    family = re.search(r"family\s*:?\s*(\d+)", processor, re.IGNORECASE)
+    return int(family[1]) if family and "AuthenticAMD" in processor else None
+
+
+FAMILY_OF_AMD = family_of_amd(_processor())
 IS_OF_AMD = FAMILY_OF_AMD is not None
 ONEDNN_IS_FASTER = (
     torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise") and IS_OF_AMD
@@ -76,7 +79,7 @@ def product(left: Tensor, right: Tensor, added: Tensor | None = None, spare: Ten
             if rows == 1 and inner * right.shape[-1] >= PLAIN_LOOP:
                 left = left.flatten(1).unsqueeze(1)
             parts = torch.get_num_threads()
-            if IS_OF_AMD and count == 1 and _is_split_badly(rows, right.shape[-1], parts):
+            if _is_split_badly(left, right, parts):
                 # The bits are the same.
                 room = None if spare is None else spare.view(parts, -1, right.shape[-1])
                 in_parts = torch.bmm(left.view(parts, -1, inner), right.expand(parts, -1, -1), out=room)
@@ -114,12 +117,20 @@ def for_each(shared: Tensor, count: int) -> Tensor:
     return shared[:, None].expand(-1, count // groups, -1, -1).flatten(0, 1)
 
 
-def _is_split_badly(rows: int, columns: int, threads: int) -> bool:
+def _is_split_badly(left: Tensor, right: Tensor, threads: int) -> bool:
     """Whether MKL gives each thread some columns, at whose edges they wait for each other, and not some rows.
 
     A product of 256 × 128 with 128 × 784 takes 1.1 to 1.7 times as long on two cores of an AMD EPYC.
     """
-    return columns > 2 * rows and rows % threads == 0 and rows // threads >= WORTH_A_THREAD
+    count, rows, _ = left.shape
+    return (
+        right.shape[-1] > 2 * rows
+        and count == 1
+        and rows // threads >= WORTH_A_THREAD
+        and rows % threads == 0
+        and IS_OF_AMD
+        and left.is_cpu
+    )
 
 
 def _is_sum(right: Tensor) -> bool:
