@@ -120,6 +120,19 @@ def test_checkpoint_of_another_network_is_refused(train: Train, call: Call) -> N
     assert "holds the network" in result.err
 
 
+def test_a_checkpoint_of_another_version_is_read_but_not_trained_on(train: Train, call: Call) -> None:
+    run = train("data=moons")
+    last = run.path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["form"] -= 1
+    torch.save(checkpoint, last)
+    result = call("train", "resume=run", "trainer.max_epochs=5")
+    assert result.code == 2
+    assert "last.ckpt: another version of Backlight left it" in result.err
+    assert result.err.count("\n") == 1
+    assert call("evaluate", "run=run", "checkpoint=last").code == 0
+
+
 @pytest.mark.parametrize("content", [b"- a list", b"a: [", b"\xff\xfe", b"{}"])
 def test_config_that_cannot_be_read(train: Train, call: Call, content: bytes) -> None:
     run = train("data=moons")

@@ -17,6 +17,9 @@ from backlight.errors import BacklightError
 from backlight.loss import BinaryCrossEntropy
 from backlight.model import SigmoidMLP
 
+FORM = 2
+"""Of what callbacks and data keep in a checkpoint to go on with; one more whenever that changes."""
+
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Everything in a checkpoint, on the CPU; only tensors and plain data are ever unpickled.

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from backlight.backprop.sparse import Rows
 from backlight.backprop.step import Backpropagation, BackwardPass
 from backlight.backprop.trace import AutogradRecorder
+from backlight.checkpoint import FORM
 from backlight.chunk import steps_at_once
 from backlight.data.batches import Batch, Steps
 from backlight.data.module import ClassificationData
@@ -231,6 +232,7 @@ class Classifier(LightningModule):
         if isinstance(self.model, SigmoidMLP):
             checkpoint["architecture"] = self.model.architecture
         checkpoint["loss"] = self.loss.settings()
+        checkpoint["form"] = FORM
 
     def _log_epoch(self, stage: str, metrics: EpochMetrics) -> None:
         """Log what all rows of this epoch came to.

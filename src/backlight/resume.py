@@ -5,7 +5,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from backlight.checkpoint import read_checkpoint
+from backlight.checkpoint import FORM, read_checkpoint
 from backlight.errors import BacklightError
 from backlight.run_folder import RunFolder
 
@@ -21,10 +21,16 @@ def reopen(folder: RunFolder, config: DictConfig, overrides: list[str]) -> tuple
         overrides: of this start; their values replace those of the run.
 
     Raises:
-        BacklightError: there is no run, it is complete, or an override would make it another run.
+        BacklightError: there is no run, it is complete, another version of Backlight left its checkpoint, or an override
+            would make it another run.
     """
     stored = folder.read_config()
-    checkpoint = read_checkpoint(folder.checkpoint("last"))
+    last = folder.checkpoint("last")
+    checkpoint = read_checkpoint(last)
+    if checkpoint.get("form") != FORM:
+        raise BacklightError(
+            f"{last}: another version of Backlight left it; this one can predict with it, but not go on training"
+        )
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
         group, _, value_key = key.partition(".")
