@@ -758,6 +758,7 @@ def test_label_noise_is_what_neighbours_and_the_network_contradict(
         measure_contradicted=lambda: contradicted,
     )
     assert (SYMPTOMS["label_noise"](seen) is not None) == is_found
+    assert SYMPTOMS["label_noise"](replace(seen, series={})) is None, "no network was trained yet"
 
 
 @pytest.mark.parametrize(
