@@ -165,6 +165,11 @@ def test_planted_illness_is_the_main_finding(train: Train, symptom: str) -> None
             "data=hastie data.n_samples=3000 model.hidden=[12] optimizer=adam optimizer.lr=1 trainer.max_epochs=35 "
             "seed=920124",
         ),
+        # A straight border. The few rows held out happen to be easier than the others.
+        (
+            "underfitting",
+            "data=moons model.hidden=[1] optimizer=adam optimizer.lr=0.03 trainer.max_epochs=60 seed=7400",
+        ),
         # It knows what the neighbours know; that its loss still falls a little does not hide the labels.
         ("label_noise", "data=wine +data.label_noise=0.3 model.hidden=[8] optimizer=adam trainer.max_epochs=20 seed=7001"),
     ],
@@ -882,6 +887,45 @@ def test_the_fall_to_the_class_shares_is_not_what_there_was_to_learn(
     assert (found is not None) == is_found, "where nobody can know more, the loss has settled"
 
 
+def test_a_rate_is_too_low_if_a_longer_step_gains_much_more_than_all_that_still_falls() -> None:
+    rests = observed(*np.linspace(1.0, 0.8, 8).tolist(), *[0.8] * 8)
+
+    def found(gain: float, accuracy: float = 0.7, rarest: float = 0.5) -> Finding | None:
+        shares = np.array([rarest, 1 - rarest])
+        seen = replace(
+            rests,
+            series=rests.series | {"train/accuracy": np.full(16, accuracy)},
+            data=replace(rests.data, class_shares=shares, neighbourhoods=Neighbourhoods(0.9, 0.0)),
+            measure_longer_step=lambda: (100.0, gain),
+        )
+        return SYMPTOMS["learning_rate_too_low"](seen)
+
+    assert found(0.05) is not None
+    assert found(0.005) is None
+    assert found(0.05, accuracy=0.92) is None, "it may learn rows by heart"
+    assert found(0.05, rarest=0.03) is None, "it may find some rows of the rare class"
+
+
+def test_a_network_on_its_way_contradicts_labels_that_are_right() -> None:
+    rests = observed(*[0.5] * 12)
+
+    def found(seen: Observations, accuracy: float, step: tuple[float, float]) -> Finding | None:
+        return SYMPTOMS["label_noise"](
+            replace(
+                seen,
+                series=seen.series | {"train/accuracy": np.full(12, accuracy)},
+                data=replace(seen.data, neighbourhoods=Neighbourhoods(0.8, 0.3)),
+                measure_contradicted=lambda: 0.2,
+                measure_longer_step=lambda: step,
+            )
+        )
+
+    assert found(rests, 0.7, (1.0, 0.0)) is not None
+    assert found(rests, 0.7, (30.0, 0.015)) is None
+    assert found(rests, 0.85, (30.0, 0.015)) is not None, "what it may still learn is by heart"
+    assert found(observed(*[0.5] * 5), 0.7, (1.0, 0.0)) is None, "it has hardly trained"
+
+
 def test_no_remedy_is_given_twice() -> None:
     run = observed(1.0, 3.0, 2.0)
     adam = replace(run, settings=replace(run.settings, optimizer="adam", lr=1.0))
@@ -905,18 +949,27 @@ def test_several_neurons_that_underfit_need_a_second_layer_whose_weights_fit(
     assert remedies(Finding("underfitting", "serious", 0, {}), small)[0].overrides == first
 
 
+def moved(by: float) -> dict[str, list[LayerState]]:
+    """The start and the end of a run whose weights moved by so much of their size."""
+    layer = LayerState(
+        "layers.0", 1.0, np.zeros(2), np.zeros(2, bool), np.eye(2, dtype=np.float32), np.ones(2, np.float32)
+    )
+    return {"start": [layer], "end": [replace(layer, weight=layer.weight * (1 + by))]}
+
+
 @pytest.mark.parametrize(
-    ("last", "gain", "is_found"),
+    ("last", "gain", "way", "is_found"),
     [
-        (1.46, 0.3, True),  # above the base rate is no saddle
-        (0.999, 0.2, True),  # a fifth of what is there to know is no fit of single rows
-        (0.999, 0.01, False),
-        (1.46, 0.01, False),
+        (1.46, 0.3, 0.1, True),  # above the base rate is no saddle
+        (0.999, 0.2, 0.1, True),  # a fifth of what is there to know is no fit of single rows
+        (0.999, 0.01, 0.1, False),
+        (0.999, 0.01, 1e-3, True),  # it has not left its start
+        (1.46, 0.01, 0.1, False),
     ],
 )
 def test_a_rate_is_too_low_where_nothing_tells_classes_apart_yet(
-    last: float, gain: float, is_found: bool
+    last: float, gain: float, way: float, is_found: bool
 ) -> None:
     falls = observed(*np.linspace(last + 0.04, last, 5).tolist())
-    seen = replace(falls, measure_longer_step=lambda: (1000.0, gain), output_signal=1e-4)
+    seen = replace(falls, measure_longer_step=lambda: (1000.0, gain), output_signal=1e-4, **moved(way))
     assert (SYMPTOMS["learning_rate_too_low"](seen) is not None) == is_found
