@@ -204,6 +204,7 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Set
         max_epochs=config["trainer"]["max_epochs"],
         batch_size=data.rows_per_step,
         standardizes=data.standardize,
+        momentum=config["optimizer"].get("momentum", 0.0),
     )
 
 

@@ -926,6 +926,26 @@ def test_a_network_on_its_way_contradicts_labels_that_are_right() -> None:
     assert found(observed(*[0.5] * 5), 0.7, (1.0, 0.0)) is None, "it has hardly trained"
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "momentum", "lr", "told"),
+    [
+        ("adam", 0.0, 1e-5, 0.01),  # what one step bears
+        ("adam", 0.0, 1e-3, 0.03),
+        ("sgd", 0.9, 1e-3, 0.3),
+        ("sgd", 0.0, 0.01, 3.0),
+        ("sgd", 0.9, 0.2, 0.6),
+    ],
+)
+def test_no_rate_is_told_that_is_far_above_the_usual_one(
+    optimizer: str, momentum: float, lr: float, told: float
+) -> None:
+    run = observed(1.0, 0.9, 0.8)
+    given = replace(run.settings, optimizer=optimizer, momentum=momentum, lr=lr)
+    low = replace(run, settings=given, measure_longer_step=lambda: (1000.0, 0.1))
+    first, *_ = remedies(Finding("learning_rate_too_low", "serious", 0, {}), low)
+    assert float(first.overrides.removeprefix("optimizer.lr=")) == pytest.approx(told)
+
+
 def test_no_remedy_is_given_twice() -> None:
     run = observed(1.0, 3.0, 2.0)
     adam = replace(run, settings=replace(run.settings, optimizer="adam", lr=1.0))

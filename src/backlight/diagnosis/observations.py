@@ -89,6 +89,7 @@ class Settings:
     max_epochs: int
     batch_size: int
     standardizes: bool
+    momentum: float = 0.0
 
 
 class Start(NamedTuple):

@@ -37,6 +37,11 @@ def remedies(finding: Finding, seen: Observations) -> list[Remedy]:
 
 USUAL_RATE = {"sgd": 0.1, "adam": 0.01, "adamw": 0.01, "rmsprop": 0.01, "lbfgs": 1.0}
 """Of each optimizer in `conf/optimizer`: beyond ten times of it, one tenth is no cure."""
+USUAL_MOMENTUM = 0.9  # of SGD
+
+BOLD = 3
+"""Times the usual rate: one step does not tell that all can be longer. Of 266 runs whose rate was too low, 136 are healthy
+at a rate that the last gradient bears once, and 171 at one that is no higher than this as well; so are 136 of 230 others."""
 
 
 def _if_high(seen: Observations) -> list[Remedy]:
@@ -123,7 +128,7 @@ STANDARDIZE = Remedy(
 def _higher_rate(seen: Observations) -> Remedy:
     return Remedy(
         f"optimizer.lr={_round(_better_rate(seen))}",
-        "The loss was still falling, and along the last gradient a step so much longer lowers it more.",
+        "The loss was still falling, and along the last gradient a longer step lowers it more.",
         "Bengio 2012, arXiv:1206.5533",
     )
 
@@ -139,7 +144,11 @@ def _bolder(seen: Observations) -> Remedy:
 
 
 def _better_rate(seen: Observations) -> float:
-    return seen.settings.lr * max(10.0, seen.longer_step)
+    settings = seen.settings
+    boldest = BOLD * USUAL_RATE[settings.optimizer]
+    if settings.optimizer == "sgd":  # momentum makes as much of a shorter step
+        boldest *= (1 - settings.momentum) / (1 - USUAL_MOMENTUM)
+    return min(settings.lr * max(10.0, seen.longer_step), max(boldest, 3 * settings.lr))
 
 
 def _longer(seen: Observations) -> Remedy:
