@@ -927,6 +927,24 @@ def test_a_network_on_its_way_contradicts_labels_that_are_right() -> None:
 
 
 @pytest.mark.parametrize(
+    ("symptom", "changed", "first"),
+    [
+        ("vanishing_gradient", {}, "model.activation=tanh"),
+        ("vanishing_gradient", {"activation": "relu"}, "model.init=xavier model.init_scale=1.41"),
+        ("exploding_gradient", {}, "model.init=xavier model.init_scale=1.0"),
+        ("exploding_gradient", {"lr": 1e-3}, "optimizer=adam"),  # a rate for the large weights that go
+        ("saturated_neurons", {"lr": 1e-3}, "optimizer=adam"),
+    ],
+)
+def test_the_likeliest_remedy_comes_first(symptom: str, changed: dict[str, Any], first: str) -> None:
+    run = observed(1.0, 0.9, 0.8)
+    seen = replace(run, settings=replace(run.settings, **changed))
+    remedy = remedies(Finding(symptom, "serious", 0, {}), seen)[0].overrides
+    assert set(first.split()) <= set(remedy.split())
+    assert ("optimizer" in remedy) == ("optimizer" in first)
+
+
+@pytest.mark.parametrize(
     ("optimizer", "momentum", "lr", "told"),
     [
         ("adam", 0.0, 1e-5, 0.01),  # what one step bears
