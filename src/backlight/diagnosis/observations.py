@@ -77,7 +77,7 @@ class Settings:
 
     `switchable`: whether `optimizer=…` can be added to the command line as it was. Options of the old
     optimizer that were set by hand would not fit the new one. `overrides`: the values that remedies may
-    set, as overrides that would change nothing.
+    set, as overrides that would change nothing. `momentum`: 0 of optimizers that have none.
     """
 
     optimizer: str

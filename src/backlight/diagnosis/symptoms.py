@@ -62,8 +62,8 @@ SIGNAL = 1.0
 saddle, where it is of single rows, and 1.9 and more where only the learning rate is at fault (calibration set)."""
 
 UNMOVED = 0.01
-"""Way of a layer's weights over their size: up to 0.009 at rates of 1e-5 and less, 0.037 and more on saddles (calibration
-set, and 44 more runs)."""
+"""The longest way of a layer's weights, over their size: 0.0004 to 0.009 at rates of 1e-6, 0.025 and more on saddles and
+where the gradient vanishes (calibration set, and 44 more runs)."""
 
 VANISHED = 1e-3
 """RMS delta of the first layer over that of the last. With σ' ≤ 1/4 and PyTorch's weights one layer leaves
