@@ -89,12 +89,15 @@ class Patient:
         return (base - self.loss) / (base - floor)
 
     @property
-    def illness(self) -> tuple[int, float]:
+    def illness(self) -> tuple[int, bool, float]:
         """What to bring down: how bad the main symptom is, and among equals what is missing to perfect predictions.
 
-        That is 1 of knowing the class shares only: losses do not compare where they are weighted or smoothed.
+        That is 1 of knowing the class shares only: losses do not compare where they are weighted or smoothed. Little is
+        missing where a rare class is missed, so that comes first.
         """
-        return SEVERITY[self.ailments[0].severity] if self.ailments else 0, 1 - self.progress
+        worst = SEVERITY[self.ailments[0].severity] if self.ailments else 0
+        misses_a_class = any(finding.symptom == "class_imbalance" for finding in self.ailments)
+        return worst, misses_a_class, 1 - self.progress
 
     @property
     def verdict(self) -> str:
@@ -103,12 +106,12 @@ class Patient:
 
     def knows_more_than(self, other: "Patient") -> bool:
         """By more than chance."""
-        return self.illness[1] < other.illness[1] * (1 - HELPS)
+        return 1 - self.progress < (1 - other.progress) * (1 - HELPS)
 
     def is_better_than(self, other: "Patient") -> bool:
         """Less ill, or equally ill and knowing more."""
-        severity, before = self.illness[0], other.illness[0]
-        return severity < before or (severity == before and self.knows_more_than(other))
+        (*now, _), (*before, _) = self.illness, other.illness
+        return now < before or (now == before and self.knows_more_than(other))
 
     def remedies(self) -> list[str]:
         """Overrides that may help, those against the main finding first; for one that was cured, more epochs."""
