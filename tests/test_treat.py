@@ -112,6 +112,19 @@ def test_a_run_is_worth_what_its_best_checkpoint_is(train: Train, call: Call, tm
     assert last["val/loss"] > float(best["loss"]) + 0.01
 
 
+def test_who_no_longer_misses_a_rare_class_is_kept_though_its_weighted_loss_looks_worse(
+    train: Train, call: Call
+) -> None:
+    rare = ["data=hastie", "data.imbalance=0.04", "data.n_samples=5000", "seed=104"]
+    network = ["model.hidden=[8]", "model.activation=tanh", "optimizer=rmsprop", "optimizer.lr=0.002"]
+    train(*QUICK, *rare, *network, "trainer.max_epochs=6", folder="sick")
+    out = call("treat", "run=sick", "folder=attempts", "max_attempts=1").out
+    states = dict(re.findall(r"^tried +(\S.*)\n +(.*)$", out, re.MULTILINE))
+    assert states["loss.positive_weight=balanced"].startswith("learning rate too low")
+    assert states["trainer.max_epochs=60"].startswith("class imbalance")
+    assert "\nkept         loss.positive_weight=balanced\n" in out
+
+
 def test_an_outcome_of_wrong_labels_is_not_called_healthy(train: Train, call: Call) -> None:
     train(
         *QUICK, "data=moons", "data.n_samples=200", "data.label_noise=0.2", "optimizer.lr=0.001",
