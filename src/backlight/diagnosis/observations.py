@@ -71,6 +71,10 @@ class DataState:
     rows: dict[str, int] = field(default_factory=dict)
 
 
+USUAL_RATE = {"sgd": 0.1, "adam": 0.01, "adamw": 0.01, "rmsprop": 0.01, "lbfgs": 1.0}
+"""Of each optimizer in `conf/optimizer`."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the config says, as far as remedies change it.
@@ -90,6 +94,14 @@ class Settings:
     batch_size: int
     standardizes: bool
     momentum: float = 0.0
+
+    @property
+    def usual_rate(self) -> float:
+        return USUAL_RATE[self.optimizer]
+
+    @property
+    def rate_over_usual(self) -> float:
+        return self.lr / self.usual_rate
 
 
 class Start(NamedTuple):
