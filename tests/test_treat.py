@@ -127,7 +127,7 @@ def test_who_no_longer_misses_a_rare_class_is_kept_though_its_weighted_loss_look
 
 def test_an_outcome_of_wrong_labels_is_not_called_healthy(train: Train, call: Call) -> None:
     train(
-        *QUICK, "data=moons", "data.n_samples=200", "data.label_noise=0.2", "optimizer.lr=0.001",
+        *QUICK, "data=moons", "data.n_samples=200", "data.label_noise=0.3", "optimizer.lr=0.001",
         "trainer.max_epochs=20",
     )  # fmt: skip
     said = call("treat", "run=run", "folder=attempts").out

@@ -15,7 +15,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits, make_moons
+from sklearn.datasets import load_digits, load_wine, make_classification, make_moons
+from sklearn.kernel_ridge import KernelRidge
 
 from backlight import early_warning
 from backlight.assemble import assemble
@@ -25,11 +26,13 @@ from backlight.command import config_folder
 from backlight.config import plain, task_of
 from backlight.diagnosis import measure
 from backlight.diagnosis.measure import (
+    RIDGE,
     Networks,
     batch_signal,
     best_steps,
     constant_loss,
     contradicted,
+    contradicted_by_polynomial,
     data_state,
     first_non_finite,
     layer_states,
@@ -256,7 +259,7 @@ def test_neighbours_tell_wrong_labels_from_classes_that_overlap() -> None:
         flipped = clean ^ torch.from_numpy(random.uniform(size=3000) < rate).long()
         found = neighbourhoods(x, flipped)
         assert found is not None
-        assert found.noise == pytest.approx(rate, abs=0.03)
+        assert found.noise == pytest.approx(rate, abs=0.07), "of 233 rows, and the least of three"
         assert found.attainable == pytest.approx(1 - rate, abs=0.06)
     steep = torch.from_numpy(random.uniform(size=3000) < 1 / (1 + np.exp(-6 * x[:, 0].numpy()))).long()
     overlapping = neighbourhoods(x, steep)
@@ -264,6 +267,37 @@ def test_neighbours_tell_wrong_labels_from_classes_that_overlap() -> None:
     wrong = 1 - (steep == clean).double().mean()
     assert wrong > 0.1 and overlapping.noise < 0.3 * wrong, "only near the border"
     assert neighbourhoods(x[:60], clean[:60]) is None
+
+
+def test_polynomials_tell_wrong_labels_where_neighbours_are_lost() -> None:
+    x, y = make_classification(1000, 20, n_informative=8, class_sep=0.6, flip_y=0, random_state=1)
+    features, labels = torch.from_numpy(x).float(), torch.from_numpy(y)
+    clean = neighbourhoods(features, labels)
+    assert clean is not None and clean.attainable < 0.8
+    assert clean.noise < 0.13
+    wrong = torch.from_numpy(np.random.default_rng(0).uniform(size=1000) < 0.25)
+    flipped = neighbourhoods(features, labels ^ wrong.long())
+    assert flipped is not None and flipped.noise > 0.2
+
+
+@pytest.mark.parametrize("degree", [2, 3])
+def test_a_polynomial_is_judged_by_rows_that_it_was_not_fitted_to(degree: int) -> None:
+    x, y = load_wine(return_X_y=True)
+    x = ((x - x.mean(axis=0)) / x.std(axis=0))[::2]
+    y = np.where(np.random.default_rng(0).uniform(size=len(x)) < 0.3, 0, y[::2])
+    targets = np.eye(3)[y] - np.eye(3)[y].mean(axis=0)
+    kernel = {"kernel": "polynomial", "degree": degree, "gamma": 1 / x.shape[1], "coef0": 1}
+    diagonal = np.mean((1 + (x**2).sum(axis=1) / x.shape[1]) ** degree)
+    ridge = KernelRidge(alpha=RIDGE * diagonal, **kernel)
+    rows = np.arange(len(x))
+    said = np.stack([ridge.fit(x[rows != row], targets[rows != row]).predict(x[[row]])[0] for row in rows])
+    second, sureness = np.sort(said, axis=1).T[1:]
+    surest = np.argsort(second - sureness)[: len(x) // 3]
+    expected = (said.argmax(axis=1)[surest] != y[surest]).mean()
+    assert expected > 0.05
+    assert contradicted_by_polynomial(torch.from_numpy(x), torch.from_numpy(y), degree) == pytest.approx(
+        expected
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -703,6 +737,18 @@ def test_deltas_that_grew_as_a_run_diverged_are_not_its_cause() -> None:
     assert from_the_start.step == 0
 
 
+@pytest.mark.parametrize(("val", "severity"), [(0.3, "warning"), (27.0, "serious")])
+def test_deltas_that_explode_are_harmless_only_if_other_rows_are_known_too(val: float, severity: str) -> None:
+    square = np.eye(2, dtype=np.float32)
+    layers = [
+        LayerState("layers", rms, np.zeros(2), np.zeros(2, bool), square, square[0]) for rms in (100.0, 1.0)
+    ]
+    learned = observed(*np.geomspace(1.0, 0.2, 12))
+    series = learned.series | {"val/loss": np.full(12, val)}
+    found = SYMPTOMS["exploding_gradient"](replace(learned, start=layers, end=layers, series=series))
+    assert found is not None and found.severity == severity
+
+
 def test_dead_units_matter_in_a_network_that_knows_less_than_the_neighbours() -> None:
     learned = observed(*np.geomspace(1.0, 0.4, 12).tolist())
     silent = np.arange(8) < 6
@@ -756,8 +802,8 @@ def test_a_network_that_has_learned_may_rest_more_units_than_one_that_has_not_or
         (0.3, 0.2, True),
         (0.3, 0.05, False),
         (0.1, 0.2, False),
-        (0.3, 0.5, False),
-    ],  # the last network knows nothing
+        (0.3, 0.5, True),  # of a network that knows nothing the rows are enough
+    ],
 )
 def test_label_noise_is_what_neighbours_and_the_network_contradict(
     noise: float, contradicted: float, is_found: bool
@@ -775,7 +821,7 @@ def test_label_noise_is_what_neighbours_and_the_network_contradict(
 @pytest.mark.parametrize(
     ("attainable", "symptoms"),
     [
-        (0.5, {"base_rate", "label_noise"}),
+        (0.5, {"base_rate"}),
         (0.9, {"base_rate", "plateau"}),
         (0.1, {"base_rate", "plateau"}),  # of parity a neighbour tells the contrary
     ],
@@ -784,12 +830,8 @@ def test_a_network_that_knows_nothing_is_stuck_where_there_is_something_to_know(
     attainable: float, symptoms: set[str]
 ) -> None:
     rests = observed(*[1.0] * 12)
-    seen = replace(
-        rests,
-        data=replace(rests.data, neighbourhoods=Neighbourhoods(attainable, 0.4)),
-        measure_contradicted=lambda: 0.5,
-    )
-    assert {name for name in ("base_rate", "plateau", "label_noise") if SYMPTOMS[name](seen)} == symptoms
+    seen = replace(rests, data=replace(rests.data, neighbourhoods=Neighbourhoods(attainable, 0.4)))
+    assert {name for name in ("base_rate", "plateau") if SYMPTOMS[name](seen)} == symptoms
 
 
 def test_small_batches_jump_about_a_course_that_may_fall() -> None:
@@ -912,26 +954,6 @@ def test_a_rate_is_too_low_if_a_longer_step_gains_much_more_than_all_that_still_
     assert found(0.05, rarest=0.03) is None, "it may find some rows of the rare class"
 
 
-def test_a_network_on_its_way_contradicts_labels_that_are_right() -> None:
-    rests = observed(*[0.5] * 12)
-
-    def found(seen: Observations, accuracy: float, step: tuple[float, float]) -> Finding | None:
-        return SYMPTOMS["label_noise"](
-            replace(
-                seen,
-                series=seen.series | {"train/accuracy": np.full(12, accuracy)},
-                data=replace(seen.data, neighbourhoods=Neighbourhoods(0.8, 0.3)),
-                measure_contradicted=lambda: 0.2,
-                measure_longer_step=lambda: step,
-            )
-        )
-
-    assert found(rests, 0.7, (1.0, 0.0)) is not None
-    assert found(rests, 0.7, (30.0, 0.015)) is None
-    assert found(rests, 0.85, (30.0, 0.015)) is not None, "what it may still learn is by heart"
-    assert found(observed(*[0.5] * 5), 0.7, (1.0, 0.0)) is None, "it has hardly trained"
-
-
 @pytest.mark.parametrize(
     ("symptom", "changed", "first"),
     [
@@ -947,6 +969,7 @@ def test_a_network_on_its_way_contradicts_labels_that_are_right() -> None:
         ("dead_units", {"activation": "relu", "lr": 5.0}, "model.activation=gelu optimizer=adam"),
         ("oscillating", {"lr": 0.15}, "optimizer.lr=0.05"),
         ("oscillating", {"lr": 2.0}, "optimizer.lr=0.1"),
+        ("oscillating", {"lr": 0.1, "momentum": 0.99}, "optimizer.lr=0.01"),
         ("learning_rate_too_low", {"batch_size": 800}, "data.batch_size=32"),
         ("learning_rate_too_low", {"batch_size": 800, "lr": 1e-3, "momentum": 0.9}, "optimizer.lr=0.1"),
         ("learning_rate_too_low", {"batch_size": 800, "optimizer": "lbfgs", "lr": 0.5}, "optimizer.lr=3.0"),

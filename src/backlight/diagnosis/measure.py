@@ -26,6 +26,9 @@ ENTRIES_IN_CACHE = 2**18  # of weights that are moved: of more it costs too to k
 USUAL_ROWS = 2048  # of which half have a column's usual value: a sample is off by 1/√2048, about 2 %
 MOST_NEIGHBOURHOOD_ROWS = 2000
 NEIGHBOURS = 20
+DOUBTFUL = 0.15
+"""Share of labels that neighbours contradict, up to which nobody asks a polynomial."""
+MOST_POLYNOMIAL_ROWS, RIDGE = 700, 0.05
 STEP_LENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5, 1e6)
 
 
@@ -291,7 +294,8 @@ def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
     The label of a row is compared with those of its ten nearest others (Cover & Hart 1967), features brought to
     one scale. For the noise, the third of the rows whose nearest ten agree best is taken, and how many
     of the *next* ten have another label is counted: these were not chosen for agreeing. Classes
-    that overlap disagree near their border only; labels that are wrong disagree everywhere.
+    that overlap disagree near their border only; labels that are wrong disagree everywhere. Among many features
+    or classes neighbours are lost, so that polynomials of degree 2 and 3 are asked as well.
 
     Args:
         x: `[rows, features]`, of which at most 2,000 are looked at.
@@ -311,8 +315,33 @@ def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
     agreed, winner = nn.functional.one_hot(labels[:, :half], classes).sum(dim=1).max(dim=1)
     attainable = (winner == y).double().mean()
     purest = agreed.topk(max(1, len(y) // 3)).indices
-    differs = (labels[purest, half:] != winner[purest, None]).double().mean()
-    return Neighbourhoods(float(attainable), float(differs))
+    noise = float((labels[purest, half:] != winner[purest, None]).double().mean())
+    if noise >= DOUBTFUL:
+        some = torch.linspace(0, len(x) - 1, min(len(x), MOST_POLYNOMIAL_ROWS)).long()
+        by_polynomials = [contradicted_by_polynomial(x[some], y[some], degree) for degree in (2, 3)]
+        noise = min(noise, sum(by_polynomials) / 2)  # of one, chance among so few would decide
+    return Neighbourhoods(float(attainable), noise)
+
+
+def contradicted_by_polynomial(x: Tensor, y: Tensor, degree: int) -> float:
+    """The share of labels that a polynomial fitted to all other rows contradicts, in the third that it is surest of.
+
+    Kernel ridge regression of the classes, each row left out in turn: `t − α / diag(A)` with `A = (K + λI)⁻¹` and
+    `α = A t` (Rifkin & Lippert 2007, Notes on Regularized Least Squares, section 4).
+
+    Args:
+        x: `[rows, features]`, each with deviation 1.
+        y: `[rows]` int64.
+    """
+    x, targets = x.double() - x.double().mean(dim=0), nn.functional.one_hot(y).double()
+    targets = targets - targets.mean(dim=0)
+    kernel = (1 + x @ x.T / x.shape[1]) ** degree
+    kernel.diagonal().add_(RIDGE * kernel.diagonal().mean())
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(kernel))
+    left_out = targets - inverse @ targets / inverse.diagonal()[:, None]
+    (sureness, second), named = (best.T for best in left_out.topk(2, dim=1))
+    surest = (sureness - second).topk(max(1, len(y) // 3)).indices
+    return float((named[0, surest] != y[surest]).double().mean())
 
 
 def contradicted(probability: Tensor, labels: Tensor) -> float:

@@ -37,7 +37,8 @@ class Neighbourhoods:
 
     Attributes:
         attainable: share of rows whose label is that of most of their neighbours: an accuracy that can be had.
-        noise: share of labels that differ from the others where these agree best: those that no network can know.
+        noise: share of labels that differ from the others where these agree best, or from what polynomials say where
+            these are surest, whichever is less: those that no network can know.
     """
 
     attainable: float
@@ -73,6 +74,7 @@ class DataState:
 
 USUAL_RATE = {"sgd": 0.1, "adam": 0.01, "adamw": 0.01, "rmsprop": 0.01, "lbfgs": 1.0}
 """Of each optimizer in `conf/optimizer`."""
+USUAL_MOMENTUM = 0.9  # of SGD
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ class Settings:
 
     @property
     def usual_rate(self) -> float:
-        return USUAL_RATE[self.optimizer]
+        """Of the optimizer; less if the gradients of more steps add up than usual."""
+        more = (1 - USUAL_MOMENTUM) / (1 - max(self.momentum, USUAL_MOMENTUM))
+        return USUAL_RATE[self.optimizer] / more
 
     @property
     def rate_over_usual(self) -> float:

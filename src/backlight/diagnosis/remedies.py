@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backlight.diagnosis.observations import USUAL_RATE, Observations, Settings
+from backlight.diagnosis.observations import USUAL_MOMENTUM, USUAL_RATE, Observations, Settings
 from backlight.diagnosis.symptoms import Finding
 
 
@@ -34,8 +34,6 @@ def remedies(finding: Finding, seen: Observations) -> list[Remedy]:
             found.setdefault(remedy.overrides, remedy)
     return list(found.values())
 
-
-USUAL_MOMENTUM = 0.9  # of SGD
 
 FAR = 10
 """Times the usual rate, or its share, from which on nothing else helps alone: of 24 deep networks at such rates none was
@@ -104,7 +102,7 @@ def _is_far_from_usual(settings: Settings) -> bool:
 
 def _at(seen: Observations, remedy: Remedy) -> Remedy:
     """A remedy together with a usual rate: Adam's, if the optimizer can be another one."""
-    rate = f"optimizer.lr={seen.settings.usual_rate}"
+    rate = f"optimizer.lr={_round(seen.settings.usual_rate)}"
     if seen.settings.switchable and seen.settings.optimizer != "adam":
         rate = ADAM.overrides
     return Remedy(
@@ -175,7 +173,9 @@ def _bolder(seen: Observations) -> Remedy:
 
 def _better_rate(seen: Observations) -> float:
     settings, usual = seen.settings, seen.settings.usual_rate
-    if settings.optimizer == "sgd":  # momentum makes as much of a shorter step
+    if (
+        settings.optimizer == "sgd" and settings.momentum < USUAL_MOMENTUM
+    ):  # which makes as much of a shorter step
         usual *= (1 - settings.momentum) / (1 - USUAL_MOMENTUM)
     is_bold = settings.activation == "sigmoid" or len(settings.hidden) < DEEP
     highest = (BOLD if is_bold else 1) * max(usual, settings.lr)

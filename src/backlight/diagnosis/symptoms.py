@@ -34,10 +34,10 @@ BELOW = 0.07
 """Of an accuracy beside that of the neighbours: beyond NEAR."""
 
 NOISY, CONTRADICTED = 0.18, 0.13
-"""Share of labels that neighbours contradict where they agree best: 0.2 and more with a fifth of the labels wrong, up to
-0.17 in clean sets of two classes, and more among many features or classes. And the share that the network contradicts
-where it is surest, which these do not confuse: up to 0.12 with clean labels (32 runs on generated rows of several classes
-or many features), 0.17 and more with wrong ones (calibration set)."""
+"""Share of labels that neighbours and polynomials contradict where these are surest: 0.193 and more in 50 sets with a fifth
+of the labels wrong or more, less in 40 of 50 clean ones; the others have many classes that overlap, or arms of spirals. And
+the share that the network contradicts where it is surest, which can know better: up to 0.12 with clean labels (32 runs on
+rows of several classes or many features), 0.17 and more with wrong ones (calibration set)."""
 
 DROWNED, FEW = 0.5, 16
 """Of a batch's gradient, its square over its variance: the noise is well above the signal. And the rows of such a batch:
@@ -305,7 +305,7 @@ def saturated_neurons(seen: Observations) -> Finding | None:
             if share > SATURATED_SHARE:
                 return Finding(
                     "saturated_neurons",
-                    "warning" if _has_learned(seen) else _by_progress(seen),
+                    "warning" if _is_harmless(seen) else _by_progress(seen),
                     step,
                     {"share_of_slopes_below_0.05": share, "progress": seen.progress()},
                     layer.name,
@@ -342,7 +342,7 @@ def exploding_gradient(seen: Observations) -> Finding | None:
         if ratio > EXPLODED:
             return Finding(
                 "exploding_gradient",
-                "warning" if _has_learned(seen) else _by_progress(seen),
+                "warning" if _is_harmless(seen) else _by_progress(seen),
                 step,
                 {"first_over_last_rms_delta": ratio},
                 moment[0].name,
@@ -499,7 +499,7 @@ def overfitting(seen: Observations) -> Finding | None:
     rise = float(val[-1] - val[lowest]) / seen.base_loss
     enough = RISE * math.sqrt(max(1, RISE_ROWS / seen.data.rows["val"]))
     rises = rise >= enough and train[-1] < train[lowest]
-    is_blind = seen.progress() >= LEARNED and seen.progress("val") < 0
+    is_blind = _is_blind(seen)
     if not rises and not is_blind:
         return None
     return Finding(
@@ -535,30 +535,20 @@ def underfitting(seen: Observations) -> Finding | None:
 
 
 def label_noise(seen: Observations) -> Finding | None:
-    """Rows carry other labels than their neighbours even where these agree best, so that nobody can know them."""
+    """Rows carry other labels than all around them says even where that is surest, so that nobody can know them."""
     nearby = seen.data.neighbourhoods
     if nearby is None or nearby.noise < NOISY:
         return None
-    # One that is on its way may come to know better.
-    if learning_rate_too_low(seen) is not None or too_few_epochs(seen) is not None:
-        return None
-    if len(seen.loss("train")) < SHORT:  # what has hardly trained contradicts any
-        return None
-    # A network that knows better shows that only the neighbours are lost.
+    # A network that knows better shows that only the others are lost.
     by_network = seen.measure_contradicted()
-    # And one that knows nothing contradicts any label.
-    is_ignorant = by_network >= 1 - seen.data.class_shares.max() - NEAR
-    if by_network < CONTRADICTED or (is_ignorant and not _is_unknowable(seen)):
-        return None
-    gains = seen.longer_step >= LONGER_STEP and seen.longer_step_gain >= FLAT * seen.base_loss
-    if gains and not _knows_as_neighbours(seen):
+    if not len(seen.loss("train")) or by_network < CONTRADICTED:
         return None
     return Finding(
         "label_noise",
         "warning",
         0,
         {
-            "share_of_labels_that_neighbours_contradict": nearby.noise,
+            "share_of_labels_that_other_rows_contradict": nearby.noise,
             "share_that_the_network_contradicts_where_it_is_surest": by_network,
             "accuracy_of_the_neighbours": nearby.attainable,
         },
@@ -639,6 +629,16 @@ def _has_learned(seen: Observations) -> bool:
     if nearby.attainable - seen.data.class_shares.max() < TELLING:
         return False
     return seen.last("train/accuracy") >= nearby.attainable - NEAR
+
+
+def _is_blind(seen: Observations) -> bool:
+    """Whether the network has learned its own rows, and of others knows less than the class shares."""
+    return seen.progress() >= LEARNED and seen.progress("val") < 0
+
+
+def _is_harmless(seen: Observations) -> bool:
+    """Whether what is unusual inside the network did not keep it from learning."""
+    return _has_learned(seen) and not _is_blind(seen)
 
 
 def _knows_as_neighbours(seen: Observations) -> bool:
