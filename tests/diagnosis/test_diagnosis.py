@@ -1034,28 +1034,45 @@ def test_neurons_that_underfit_need_a_second_layer_whose_weights_fit(hidden: lis
     assert remedies(Finding("underfitting", "serious", 0, {}), small)[0].overrides == first
 
 
+def moved(by: float) -> dict[str, list[LayerState]]:
+    """The start and the end of a run whose weights moved by so much of their size."""
+    layer = LayerState(
+        "layers.0", 1.0, np.zeros(2), np.zeros(2, bool), np.eye(2, dtype=np.float32), np.ones(2, np.float32)
+    )
+    return {"start": [layer], "end": [replace(layer, weight=layer.weight * (1 + by))]}
+
+
 @pytest.mark.parametrize(
-    ("last", "gain", "lr", "is_found"),
+    ("last", "gain", "way", "is_found"),
     [
         (1.46, 0.3, 0.1, True),  # above the base rate is no saddle
         (0.999, 0.2, 0.1, True),  # a fifth of what is there to know is no fit of single rows
         (0.999, 0.01, 0.1, False),
-        (0.999, 0.01, 0.01, False),
-        (0.999, 0.01, 1e-3, True),  # so low a rate leaves no saddle
+        (0.999, 0.01, 1e-3, True),  # it has not left its start
         (1.46, 0.01, 0.1, False),
     ],
 )
 def test_a_rate_is_too_low_where_nothing_tells_classes_apart_yet(
-    last: float, gain: float, lr: float, is_found: bool
+    last: float, gain: float, way: float, is_found: bool
 ) -> None:
     falls = observed(*np.linspace(last + 0.04, last, 5).tolist())
-    settings = replace(falls.settings, lr=lr)
-    seen = replace(falls, settings=settings, measure_longer_step=lambda: (1000.0, gain), output_signal=1e-4)
+    seen = replace(falls, measure_longer_step=lambda: (1000.0, gain), output_signal=1e-4, **moved(way))
     assert (SYMPTOMS["learning_rate_too_low"](seen) is not None) == is_found
 
 
-def test_a_low_rate_is_not_at_fault_where_the_loss_leaps() -> None:
-    leaps = observed(*[1.0, 3.0, 2.0] * 4)
-    seen = replace(leaps, settings=replace(leaps.settings, lr=1e-6))
-    assert SYMPTOMS["learning_rate_too_low"](seen) is None
-    assert SYMPTOMS["diverging"](seen) is not None
+@pytest.mark.parametrize(
+    ("lr", "losses", "names"),
+    [
+        (0.01, [1.0] * 12, {"plateau": "fatal"}),  # a tenth of the usual one
+        (1e-3, [1.0] * 12, {"plateau": "fatal", "learning_rate_too_low": "serious"}),
+        (1e-3, [0.9] * 12, {"plateau": "serious"}),  # something was learned
+        (1e-3, [1.0, 3.0, 2.0] * 4, {"diverging": "fatal"}),
+    ],
+)
+def test_a_rate_far_below_the_usual_one_is_at_fault_on_a_saddle_too(
+    lr: float, losses: list[float], names: dict[str, str]
+) -> None:
+    run = observed(*losses)
+    seen = replace(run, settings=replace(run.settings, lr=lr), **moved(0.1))
+    found = {name: SYMPTOMS[name](seen) for name in ("plateau", "learning_rate_too_low", "diverging")}
+    assert {name: finding.severity for name, finding in found.items() if finding is not None} == names

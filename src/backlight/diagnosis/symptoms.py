@@ -58,12 +58,16 @@ the rate 26 of them end lower by 0.05 and more of the base-rate loss, and none w
 runs none has more (calibration set)."""
 
 FAR_BELOW = 1 / 30
-"""Of the usual rate: a tenth of what may be without harm (same source). Of 102 runs at such rates that knew nothing, 11
-rested near a saddle that the usual rate leaves; XOR's, which it does not, is one at a tenth."""
+"""Of the usual rate: a tenth of what may be without harm (Bengio 2012). Of 102 runs at such rates that knew nothing, 11
+rested near a saddle."""
 
 SIGNAL = 1.0
 """Of the gradient that tells classes apart, its square over its variance, which pure noise would have too. Up to 0.4 on a
 saddle, where it is of single rows, and 1.9 and more where only the learning rate is at fault (calibration set)."""
+
+UNMOVED = 0.01
+"""The longest way of a layer's weights, over their size: 0.0004 to 0.009 at rates of 1e-6, 0.025 and more on saddles and
+where the gradient vanishes (calibration set, and 44 more runs)."""
 
 VANISHED = 1e-3
 """RMS delta of the first layer over that of the last. With σ' ≤ 1/4 and PyTorch's weights one layer leaves
@@ -386,33 +390,18 @@ def leakage(seen: Observations) -> Finding | None:
 
 
 def learning_rate_too_low(seen: Observations) -> Finding | None:
-    """The loss still falls when training ends, and a much longer step would have been better."""
-    loss = seen.loss("train")
-    if len(loss) < max(2, min(5, seen.settings.max_epochs)):  # of an unfinished run five epochs
+    """Steps are much shorter than they could be: the loss has hardly moved, or still falls when training ends."""
+    if len(seen.loss("train")) < max(2, min(5, seen.settings.max_epochs)):  # of an unfinished run five epochs
         return None
-    # Such a rate is at fault even on a saddle where nothing was learned; unless the loss leaps.
-    is_far_below = seen.settings.rate_over_usual <= FAR_BELOW and seen.progress() < HARDLY_LEARNED
-    is_idle = is_far_below and diverging(seen) is None and oscillating(seen) is None
-    # The longer step is the last to be asked for: it takes longer than all else.
-    if seen.progress() >= LEARNED or not (seen.longer_step >= LONGER_STEP or is_idle):
-        return None
-    falling, gain = _late_share(seen), seen.longer_step_gain / seen.base_loss
-    has_hardly_moved = abs(_whole_fall(seen)) < FLAT * seen.base_loss
-    # Whatever finds some of a rare class gains as much, or learns rows by heart.
-    gains_much = gain >= GAIN and not (_has_rare_class(seen) or _knows_as_neighbours(seen))
-    if not (falling > STILL_FALLING or has_hardly_moved or gains_much or is_idle):
-        return None
-    # On a saddle longer steps are better too: they fit single rows, and come to know next to nothing.
-    is_above = max(seen.progress(), -gain) < -FLAT
-    reaches = 1 - loss[-1] / seen.base_loss + gain >= HARDLY_LEARNED
-    if seen.output_signal < SIGNAL and not (is_above or reaches or is_idle):
+    bears_longer = _bears_longer_steps(seen)
+    if not bears_longer and not _is_far_below_usual(seen):
         return None
     return Finding(
         "learning_rate_too_low",
-        _by_progress(seen),
+        _by_progress(seen) if bears_longer else "serious",  # what holds it may hold others too
         0,
         {
-            "share_of_the_fall_in_the_last_fifth": falling,
+            "share_of_the_fall_in_the_last_fifth": _late_share(seen),
             "times_longer_step_that_is_better": seen.longer_step,
             "what_it_would_gain": seen.longer_step_gain,
             "rate_over_the_usual_one": seen.settings.rate_over_usual,
@@ -460,7 +449,7 @@ def too_few_epochs(seen: Observations) -> Finding | None:
 def plateau(seen: Observations) -> Finding | None:
     """The loss has stopped far from its floor: a saddle or a local minimum, as XOR has (Rumelhart et al. 1986)."""
     loss = seen.loss("train")
-    if len(loss) < SHORT or _has_learned(seen) or learning_rate_too_low(seen) is not None:
+    if len(loss) < SHORT or _has_learned(seen) or _bears_longer_steps(seen):
         return None
     if underfitting(seen) is not None or (_is_unknowable(seen) and seen.progress() < HARDLY_LEARNED):
         return None
@@ -641,6 +630,29 @@ def _is_harmless(seen: Observations) -> bool:
     return _has_learned(seen) and not _is_blind(seen)
 
 
+def _bears_longer_steps(seen: Observations) -> bool:
+    """Whether steps along the last gradient that are many times longer would have been good ones, and not on a saddle."""
+    # The longer step is the last to be asked for: it takes longer than all else.
+    if seen.progress() >= LEARNED or not seen.longer_step >= LONGER_STEP:
+        return False
+    gain = seen.longer_step_gain / seen.base_loss
+    has_hardly_moved = abs(_whole_fall(seen)) < FLAT * seen.base_loss
+    # Whatever finds some of a rare class gains as much, or learns rows by heart.
+    gains_much = gain >= GAIN and not (_has_rare_class(seen) or _knows_as_neighbours(seen))
+    if not (_late_share(seen) > STILL_FALLING or has_hardly_moved or gains_much):
+        return False
+    # On a saddle longer steps are better too: they fit single rows, and come to know next to nothing.
+    is_above = max(seen.progress(), -gain) < -FLAT
+    reaches = 1 - seen.loss("train")[-1] / seen.base_loss + gain >= HARDLY_LEARNED
+    return bool(seen.output_signal >= SIGNAL or is_above or reaches or _is_where_it_began(seen))
+
+
+def _is_far_below_usual(seen: Observations) -> bool:
+    """Whether the rate is so low that it is at fault even on a saddle, where nothing was learned and no loss leaps."""
+    is_idle = seen.settings.rate_over_usual <= FAR_BELOW and seen.progress() < HARDLY_LEARNED
+    return is_idle and diverging(seen) is None and oscillating(seen) is None
+
+
 def _knows_as_neighbours(seen: Observations) -> bool:
     """Whether the network knows the classes of its training rows as well as their neighbours do."""
     nearby = seen.data.neighbourhoods
@@ -702,6 +714,14 @@ def _flat_since(seen: Observations, within: float) -> int:
     backwards = seen.loss("train")[::-1]
     spread = np.maximum.accumulate(backwards) - np.minimum.accumulate(backwards)
     return int(len(spread) + 1 - np.count_nonzero(spread <= within * seen.base_loss)) * seen.steps_per_epoch
+
+
+def _is_where_it_began(seen: Observations) -> bool:
+    """Whether the weights have hardly moved from their start, so that it is no saddle that holds them."""
+    return all(
+        np.linalg.norm(after.weight - before.weight) < UNMOVED * np.linalg.norm(before.weight)
+        for before, after in zip(seen.start, seen.end, strict=True)
+    )
 
 
 def _last_step(seen: Observations) -> int:
