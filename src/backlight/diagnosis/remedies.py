@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backlight.diagnosis.observations import USUAL_MOMENTUM, USUAL_RATE, Observations, Settings
-from backlight.diagnosis.symptoms import Finding
+from backlight.diagnosis.symptoms import LONGER_STEP, Finding
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,12 @@ STANDARDIZE = Remedy(
 
 
 def _higher_rate(seen: Observations) -> Remedy:
+    why = "Along the last gradient a much longer step lowers the loss more."
+    if seen.longer_step < LONGER_STEP:
+        why = "Usual rates are so much higher, and the run has learned nothing at its own."
     return Remedy(
         f"optimizer.lr={_round(_better_rate(seen))}",
-        "The loss was still falling, and along the last gradient a longer step lowers it more.",
+        why,
         "Bengio 2012, arXiv:1206.5533",
     )
 
@@ -173,13 +176,11 @@ def _bolder(seen: Observations) -> Remedy:
 
 def _better_rate(seen: Observations) -> float:
     settings, usual = seen.settings, seen.settings.usual_rate
-    if (
-        settings.optimizer == "sgd" and settings.momentum < USUAL_MOMENTUM
-    ):  # which makes as much of a shorter step
-        usual *= (1 - settings.momentum) / (1 - USUAL_MOMENTUM)
+    if settings.optimizer == "sgd":  # less momentum makes less of a step
+        usual *= (1 - min(settings.momentum, USUAL_MOMENTUM)) / (1 - USUAL_MOMENTUM)
     is_bold = settings.activation == "sigmoid" or len(settings.hidden) < DEEP
     highest = (BOLD if is_bold else 1) * max(usual, settings.lr)
-    return min(max(settings.lr * max(10.0, seen.longer_step), usual), highest)
+    return min(max(settings.lr * max(LONGER_STEP, seen.longer_step), usual), highest)
 
 
 def _longer(seen: Observations) -> Remedy:
