@@ -276,7 +276,7 @@ SEPARATE = Remedy(
 
 def _against_saddles(seen: Observations) -> list[Remedy]:
     steeper = [TANH] if seen.settings.activation == "sigmoid" else []
-    return [*_adam(seen), *steeper, _bolder(seen), _wider(seen), _fitting_init(seen), *_small_batches(seen)]
+    return [*_adam(seen), *steeper, _bolder(seen), _fitting_init(seen), _wider(seen), *_small_batches(seen)]
 
 
 def _against_vanishing(seen: Observations) -> list[Remedy]:
