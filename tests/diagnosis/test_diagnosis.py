@@ -737,6 +737,26 @@ def test_deltas_that_grew_as_a_run_diverged_are_not_its_cause() -> None:
     assert from_the_start.step == 0
 
 
+@pytest.mark.parametrize(("accuracy", "is_found"), [(0.94, False), (0.7, True)])
+def test_a_gradient_vanishes_where_half_is_known_but_not_what_the_neighbours_know(
+    accuracy: float, *, is_found: bool
+) -> None:
+    square = np.eye(2, dtype=np.float32)
+    layers = [
+        LayerState("layers", rms, np.zeros(2), np.zeros(2, bool), square, square[0])
+        for rms in (1e-5, 1e-2, 1.0)
+    ]
+    half = observed(*np.geomspace(1.0, 0.45, 12))
+    seen = replace(
+        half,
+        start=layers,
+        end=layers,
+        series=half.series | {"train/accuracy": np.full(12, accuracy)},
+        data=replace(half.data, neighbourhoods=Neighbourhoods(0.95, 0.0)),
+    )
+    assert (SYMPTOMS["vanishing_gradient"](seen) is not None) == is_found
+
+
 @pytest.mark.parametrize(("val", "severity"), [(0.3, "warning"), (27.0, "serious")])
 def test_deltas_that_explode_are_harmless_only_if_other_rows_are_known_too(val: float, severity: str) -> None:
     square = np.eye(2, dtype=np.float32)

@@ -320,7 +320,8 @@ def saturated_neurons(seen: Observations) -> Finding | None:
 
 def vanishing_gradient(seen: Observations) -> Finding | None:
     """Hardly any error reaches the first layer of a network that has not learned."""
-    if _has_learned(seen):
+    # Of many classes half of the way is not yet what the neighbours know.
+    if _has_learned(seen) and _missing(seen) < BELOW:
         return None
     for step, moment in ((0, seen.start), (_last_step(seen), seen.end)):
         ratio = _first_over_last(moment)
