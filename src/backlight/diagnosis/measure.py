@@ -333,7 +333,8 @@ def contradicted_by_polynomial(x: Tensor, y: Tensor, degree: int) -> float:
         x: `[rows, features]`, each with deviation 1.
         y: `[rows]` int64.
     """
-    x, targets = x.double() - x.double().mean(dim=0), nn.functional.one_hot(y).double()
+    x, classes = x.double() - x.double().mean(dim=0), max(2, int(y.max()) + 1)
+    targets = nn.functional.one_hot(y, classes).double()
     targets = targets - targets.mean(dim=0)
     kernel = (1 + x @ x.T / x.shape[1]) ** degree
     kernel.diagonal().add_(RIDGE * kernel.diagonal().mean())
