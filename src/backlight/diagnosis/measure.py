@@ -29,7 +29,7 @@ NEIGHBOURS = 20
 DOUBTFUL = 0.15
 """Share of labels that neighbours contradict, up to which nobody asks a polynomial."""
 MOST_POLYNOMIAL_ROWS, RIDGE = 700, 0.05
-"""To fit takes the cube of the rows, with 700 a few hundredths of a second. And λ, over the mean of the kernel's diagonal."""
+"""The time is cubic in the rows, a few hundredths of a second with 700. And λ over the mean of the kernel's diagonal."""
 STEP_LENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5, 1e6)
 
 
