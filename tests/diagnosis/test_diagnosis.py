@@ -1038,6 +1038,12 @@ def test_no_remedy_is_given_twice() -> None:
     adam = replace(run, settings=replace(run.settings, optimizer="adam", lr=1.0))
     given = [remedy.overrides for remedy in remedies(Finding("diverging", "fatal", 0, {}), adam)]
     assert given == ["optimizer.lr=0.01", "trainer.gradient_clip_val=1.0"]
+    usual = replace(run.settings, optimizer="adam", lr=0.01, overrides={"optimizer.lr=0.01"})
+    at_it = replace(run, settings=usual)
+    given = [remedy.overrides for remedy in remedies(Finding("exploding_gradient", "fatal", 0, {}), at_it)]
+    assert sum("model.init=xavier" in overrides for overrides in given) == 1, (
+        "what is so already tells nothing apart"
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,10 @@ USUAL_ROWS = 2048  # of which half have a column's usual value: a sample is off 
 MOST_NEIGHBOURHOOD_ROWS = 2000
 NEIGHBOURS = 20
 DOUBTFUL = 0.15
-"""Share of labels that neighbours contradict, up to which nobody asks a polynomial."""
+"""Share of labels that neighbours contradict, up to which nobody asks a polynomial: somewhat below `NOISY`."""
 MOST_POLYNOMIAL_ROWS, RIDGE = 700, 0.05
-"""The time is cubic in the rows, a few hundredths of a second with 700. And λ over the mean of the kernel's diagonal."""
+"""The time is cubic in the rows, a few hundredths of a second with 700. And λ over the mean of the kernel's diagonal,
+the one value that was tried."""
 STEP_LENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 1e4, 1e5, 1e6)
 
 

@@ -26,12 +26,12 @@ class Remedy:
 def remedies(finding: Finding, seen: Observations) -> list[Remedy]:
     """What may help against a finding and is not so already, the likeliest first."""
     settings = seen.settings
-    found: dict[str, Remedy] = {}
+    found: dict[frozenset[str], Remedy] = {}  # by what they change
     for remedy in REMEDIES[finding.symptom](seen):
         is_allowed = settings.switchable or "optimizer=" not in remedy.overrides
-        is_new = not remedy.overrides or not set(remedy.overrides.split()) <= settings.overrides
-        if is_allowed and is_new:
-            found.setdefault(remedy.overrides, remedy)
+        changes = frozenset(remedy.overrides.split()) - settings.overrides
+        if is_allowed and (changes or not remedy.overrides):
+            found.setdefault(changes, remedy)
     return list(found.values())
 
 
