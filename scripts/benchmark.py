@@ -319,9 +319,10 @@ GridSearchCV(network, grid, cv=PredefinedSplit(fold), n_jobs=-1, refit=False).fi
 
 
 def rotated(names: list[str], by: int) -> list[str]:
-    """Another one first in each repeat: who comes after whom can matter."""
+    """Another one first in each repeat, and after another one: who comes after whom can matter."""
+    order = names if by % 2 else names[::-1]
     by %= len(names)
-    return [*names[by:], *names[:by]]
+    return [*order[by:], *order[:by]]
 
 
 def median_ratio(ours: list[float], theirs: list[float]) -> float:
