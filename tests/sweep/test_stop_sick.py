@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,10 @@ from torch import nn
 from backlight.callbacks import stop_sick
 from backlight.callbacks.stop_sick import Course, StopSick, why_sick
 from backlight.classifier import Classifier
+from backlight.loss import BinaryCrossEntropy
+from backlight.population import sick
+from backlight.population.member import Member
+from backlight.population.sick import StopSick as StopSickMembers
 from tests.conftest import Call
 from tests.sweep.test_population import table
 
@@ -50,22 +55,64 @@ def test_a_loss_that_leaps_up_once_ends_nothing() -> None:
 
 def test_a_trial_far_behind_another_ends() -> None:
     base, slow = 0.7, [0.69, 0.678, 0.667, 0.658, 0.65]
-    assert why_sick(Course(slow, best=0.23), base, 10) is None, (
-        "at the end it will have a seventh, of which 0.138 is asked"
+    assert why_sick(Course(slow, best=0.18), base, 10) is None, (
+        "at the end it will have a seventh, and 0.137 is asked"
     )
     ends = why_sick(Course(slow, best=0.9), base, 10)
     assert "far above the 0.07 of another trial" in str(ends)
-    assert why_sick(Course(slow, best=0.9), base, 20) is None, (
-        "so early it will have more than the 0.18 that is asked"
+    assert why_sick(Course(slow, best=0.8), base, 25) is None, (
+        "so early it will have more than the 0.32 that is asked"
     )
     fast = Course([0.9, 0.65, 0.55, 0.5, 0.46, 0.44], best=0.9)
     assert why_sick(fast, base, 18) is None, "at this pace it comes there"
 
 
+def test_a_trial_that_leads_goes_on_if_it_knows_something() -> None:
+    base, slow = 0.7, [0.69, 0.678, 0.667, 0.658, 0.65]
+    assert why_sick(Course(slow, best=0.9), base, 10, val=Course(slow, best=0.9, leads=True)) is None
+    assert why_sick(Course(slow, best=0.9, leads=True), base, 10) is None, "no rows are held out"
+    assert why_sick(Course([0.7] * 5, best=0.9, leads=True), base, 10) is not None
+
+
+@pytest.mark.parametrize(("others", "leads"), [(7, False), (8, True)])
+def test_a_share_of_all_that_began_leads(
+    monkeypatch: pytest.MonkeyPatch, others: int, *, leads: bool
+) -> None:
+    monkeypatch.setattr(sick, "base_loss", lambda *_: 0.7)
+    data = Rows()
+    best = Runner(data, [0.3, 0.2, 0.1, 0.05, 0.05, 0.05])
+    second = Runner(data, [0.69, 0.65, 0.62, 0.61, 0.61, 0.61])
+    rest = [Runner(data, [0.8] * 6) for _ in range(others)]
+    judge = StopSickMembers()
+    for epochs in range(1, 7):
+        members = [runner for runner in (best, second, *rest) if runner.stopped is None]
+        for runner in members:
+            runner.history = runner.whole[:epochs]
+        judge.lagging(members)
+    assert best.stopped is None
+    assert (second.stopped is None) == leads, "a fifth of nine is one, of ten two"
+    assert all(runner.stopped is not None for runner in rest)
+
+
+class Rows:
+    """Some that are the same for all."""
+
+
+class Runner(Member):
+    """A member of which only the losses count."""
+
+    def __init__(self, data: Any, losses: list[float]) -> None:
+        self.data = data
+        self.max_epochs = 10
+        self.stopped = None
+        self.loss = BinaryCrossEntropy()
+        self.whole = [{"train/loss": np.float32(loss), "val/loss": np.float32(loss)} for loss in losses]
+
+
 def test_a_trial_that_only_does_not_learn_its_rows_by_heart_goes_on() -> None:
     base, slow = 0.7, [0.69, 0.678, 0.667, 0.658, 0.65]
     train = Course(slow, best=0.9)
-    assert why_sick(train, base, 10, val=Course(slow, best=0.2)) is None, (
+    assert why_sick(train, base, 10, val=Course(slow, best=0.18)) is None, (
         "no other knows more of rows held out"
     )
     assert why_sick(train, base, 10, val=Course(slow, best=0.9)) is not None

@@ -158,7 +158,7 @@ STANDARDIZE = Remedy(
 def _higher_rate(seen: Observations) -> Remedy:
     why = "Along the last gradient a much longer step lowers the loss more."
     if seen.longer_step < LONGER_STEP:
-        why = "Usual rates are so much higher, and the run has learned nothing at its own."
+        why = "Usual rates are so much higher, and at its own the run has learned little."
     return Remedy(
         f"optimizer.lr={_round(_better_rate(seen))}",
         why,
