@@ -26,7 +26,7 @@ FEWEST = 5
 HEAD_START, LEADING = 0.12, 0.2
 """After a part t of its epochs a run must be on the way to 1 − HEAD_START / t of the progress that the best has then: 0.76
 of it at half of the epochs, 0.84 at three quarters. And the share of all trials that go on whatever the best does: those
-whose losses on the rows held out have been lowest. In the same sweeps nobody that leads and a HEAD_START of 0.2 save as much,
+whose losses on the rows held out have been lowest. In the same sweeps nobody that leads and 0.2 save as much,
 but less than 40 % in fifteen sweeps, and cost eight best trials; nobody and 0.12, 56 % and nine. Of the training loss alone
 it would cost two more, since some learn slowly what others learn by heart."""
 FARTHER, CHANCE = 0.1, 0.04
