@@ -1091,6 +1091,12 @@ def test_a_rate_is_too_low_where_nothing_tells_classes_apart_yet(
     [
         (0.01, [1.0] * 12, {"plateau": "fatal"}),  # a tenth of the usual one
         (1e-3, [1.0] * 12, {"plateau": "fatal", "learning_rate_too_low": "serious"}),
+        (
+            3e-4,
+            [1.0] * 12,
+            {"plateau": "fatal", "learning_rate_too_low": "fatal"},
+        ),  # at this rate nothing leaves one
+        (1e-3, [1.0] * 9, {"learning_rate_too_low": "fatal"}),  # too short to tell a plateau
         (1e-3, [0.9] * 12, {"plateau": "serious"}),  # something was learned
         (1e-3, [1.0, 3.0, 2.0] * 4, {"diverging": "fatal"}),
     ],
@@ -1102,3 +1108,53 @@ def test_a_rate_far_below_the_usual_one_is_at_fault_on_a_saddle_too(
     seen = replace(run, settings=replace(run.settings, lr=lr), **moved(0.1))
     found = {name: SYMPTOMS[name](seen) for name in ("plateau", "learning_rate_too_low", "diverging")}
     assert {name: finding.severity for name, finding in found.items() if finding is not None} == names
+
+
+@pytest.mark.parametrize(
+    ("lr", "accuracy", "is_found"), [(1e-3, 0.7, True), (1e-3, 0.94, False), (0.01, 0.7, False)]
+)
+def test_a_rate_far_below_the_usual_one_is_at_fault_where_the_neighbours_know_better(
+    lr: float, accuracy: float, *, is_found: bool
+) -> None:
+    run = observed(*[0.8] * 12)
+    series = run.series | {"train/accuracy": np.full(12, accuracy)}
+    knows_more = replace(run.data, neighbourhoods=Neighbourhoods(0.95, 0.0))
+    seen = replace(run, settings=replace(run.settings, lr=lr), data=knows_more, series=series, **moved(0.1))
+    assert (SYMPTOMS["learning_rate_too_low"](seen) is not None) == is_found
+
+
+@pytest.mark.parametrize(
+    ("lr", "epochs", "named"),
+    [
+        (0.1, 5, "too_few_epochs"),
+        (0.01, 5, "learning_rate_too_low"),  # a tenth of the usual one
+        (0.1, 20, "learning_rate_too_low"),
+    ],
+)
+def test_a_short_run_at_a_usual_rate_that_bears_longer_steps_had_too_few_epochs(
+    lr: float, epochs: int, named: str
+) -> None:
+    run = observed(*np.linspace(0.98, 0.9, epochs).tolist())
+    settings = replace(run.settings, lr=lr)
+    seen = replace(run, settings=settings, measure_longer_step=lambda: (100.0, 0.2), output_signal=2.0)
+    found = [name for name in ("too_few_epochs", "learning_rate_too_low") if SYMPTOMS[name](seen) is not None]
+    assert found == [named]
+
+
+@pytest.mark.parametrize(
+    ("rows", "train", "val", "is_found"),
+    [
+        (150, 0.1, 0.5, True),
+        (150, 0.1, 0.4, False),
+        (20, 0.1, 0.5, False),  # so few rows may be hard ones by chance
+        (20, 0.1, 0.6, True),
+        (150, 3.0, 5.0, False),  # nothing was learned
+    ],
+)
+def test_a_wide_gap_to_the_validation_loss_is_overfitting(
+    rows: int, train: float, val: float, *, is_found: bool
+) -> None:
+    run = observed(*np.linspace(1.0, train, 10).tolist())
+    series = run.series | {"val/loss": np.linspace(1.0, val, 10)}
+    seen = replace(run, series=series, data=replace(run.data, rows={"train": 320, "val": rows}))
+    assert (SYMPTOMS["overfitting"](seen) is not None) == is_found
