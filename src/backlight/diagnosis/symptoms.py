@@ -485,16 +485,13 @@ def overfitting(seen: Observations) -> Finding | None:
     rise = float(val[-1] - val[lowest]) / seen.base_loss
     enough = RISE * math.sqrt(max(1, RISE_ROWS / seen.data.rows["val"]))
     rises = rise >= enough and train[-1] < train[lowest]
-    gap = float(val[-1] - train[-1]) / seen.base_loss
-    is_apart = (
-        gap >= APART + OF_ONE_ROW / math.sqrt(seen.data.rows["val"]) and seen.progress() >= HARDLY_LEARNED
-    )
-    is_blind = _is_blind(seen)
-    if not (rises or is_apart or is_blind):
+    gap = float(val[-1] - train[-1]) / seen.base_loss - OF_ONE_ROW / math.sqrt(seen.data.rows["val"])
+    is_apart = gap >= APART and seen.progress() >= HARDLY_LEARNED
+    if not rises and not is_apart:
         return None
     return Finding(
         "overfitting",
-        "serious" if rise > 3 * RISE or is_blind else "warning",
+        "serious" if rise > 3 * RISE or _is_blind(seen) else "warning",
         (lowest + 1) * seen.steps_per_epoch,
         {"val_loss": float(val[-1]), "lowest_val_loss": float(val[lowest]), "train_loss": float(train[-1])},
     )
