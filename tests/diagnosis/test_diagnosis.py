@@ -1033,6 +1033,14 @@ def test_options_of_an_optimizer_forbid_another_one(symptom: str) -> None:
         assert not any("optimizer=" in overrides for overrides in given)
 
 
+def test_a_short_run_that_knows_nothing_is_told_more_epochs_first() -> None:
+    first = [
+        remedies(Finding("base_rate", "fatal", 0, {}), observed(*[1.0] * epochs))[0].overrides
+        for epochs in (5, 12)
+    ]
+    assert first == ["trainer.max_epochs=50", "optimizer=adam optimizer.lr=0.01"]
+
+
 def test_no_remedy_is_given_twice() -> None:
     run = observed(1.0, 3.0, 2.0)
     adam = replace(run, settings=replace(run.settings, optimizer="adam", lr=1.0))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backlight.diagnosis.observations import USUAL_MOMENTUM, USUAL_RATE, Observations, Settings
-from backlight.diagnosis.symptoms import LONGER_STEP, Finding
+from backlight.diagnosis.symptoms import LONGER_STEP, SHORT, Finding
 
 
 @dataclass(frozen=True)
@@ -279,6 +279,11 @@ def _against_saddles(seen: Observations) -> list[Remedy]:
     return [*_adam(seen), *steeper, _bolder(seen), _fitting_init(seen), _wider(seen), *_small_batches(seen)]
 
 
+def _against_base_rate(seen: Observations) -> list[Remedy]:
+    is_short = seen.settings.max_epochs < SHORT
+    return [*([_longer(seen)] if is_short else []), *_against_saddles(seen)]
+
+
 def _against_vanishing(seen: Observations) -> list[Remedy]:
     first = [_fitting_init(seen), TANH]
     # In all of 34 deep networks of sigmoids tanh came to a lower validation loss than weights that fit.
@@ -339,7 +344,7 @@ REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "learning_rate_too_low": _against_low_rate,
     "too_few_epochs": lambda seen: [_longer(seen), *_adam(seen), *_small_batches(seen)],
     "plateau": _against_saddles,
-    "base_rate": _against_saddles,
+    "base_rate": _against_base_rate,
     "leakage": lambda seen: [SEPARATE],
     "class_imbalance": lambda seen: [BALANCE],
     "batch_too_small": lambda seen: [_larger_batches(seen), _lower_rate(seen)],
