@@ -74,7 +74,7 @@ def test_a_trial_that_leads_goes_on_if_it_knows_something() -> None:
     assert why_sick(Course([0.7] * 5, best=0.9, leads=True), base, 10) is not None
 
 
-@pytest.mark.parametrize(("others", "leads"), [(7, False), (8, True)])
+@pytest.mark.parametrize(("others", "leads"), [(5, False), (6, True)])
 def test_a_share_of_all_that_began_leads(
     monkeypatch: pytest.MonkeyPatch, others: int, *, leads: bool
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_share_of_all_that_began_leads(
             runner.history = runner.whole[:epochs]
         judge.lagging(members)
     assert best.stopped is None
-    assert (second.stopped is None) == leads, "a fifth of nine is one, of ten two"
+    assert (second.stopped is None) == leads, "a quarter of seven is one, of eight two"
     assert all(runner.stopped is not None for runner in rest)
 
 

@@ -24,7 +24,7 @@ class Settings:
             far less than what the best that is trained with them has come to, on the training rows and on those held
             out: less than 0.76 of it at half of their epochs, 0.84 at three quarters; or whose validation loss has not
             come lower for a fifth of their epochs and is above that of the best. Who falls faster and faster goes on, and
-            of those that have learned something the fifth that has come lowest.
+            of those that have learned something the quarter that has come lowest.
         cluster: that trains the trials; None is this process.
         address: of the cluster of Ray; None starts one on this machine.
         shares: into which the trials are divided for a cluster: a worker trains one at a time.
