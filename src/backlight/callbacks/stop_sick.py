@@ -19,20 +19,21 @@ log = logging.getLogger(__name__)
 SHARE = 1 / 5
 """Of its epochs, after which a run must know more than the class shares, or be on the way. In 99 random sweeps over thirteen
 data sets, with other seeds than `benchmark.py stop_sick` reports, all rules together save 50 % of the epochs, less than 40 %
-in four sweeps, and cost three best trials, none of which knew more then. With LEADING at a fifth they save 52 % and cost four;
-a quarter here would then save 48 % and cost two, an eighth 56 % and six."""
+in four sweeps, and cost three best trials, none of which knew more then. A quarter would save 47 % and cost one, an
+eighth 54 % and five."""
 FEWEST = 5
 """Epochs that everybody gets, and that tell the pace: fewer say nothing of how a loss falls."""
 HEAD_START, LEADING = 0.12, 0.25
 """After a part t of its epochs a run must be on the way to 1 − HEAD_START / t of the progress that the best has then: 0.76
 of it at half of the epochs, 0.84 at three quarters. And the share of all trials that go on whatever the best does: those
 whose losses on the rows held out have been lowest. In the same sweeps nobody that leads and 0.2 would
-save 52 %, but less than 40 % in fifteen sweeps, and cost eight best trials; nobody and 0.12, 56 % and nine."""
+save 52 %, but less than 40 % in fifteen sweeps, and cost eight best trials; nobody and 0.12, 56 % and nine; a fifth and
+0.12, 52 % and four."""
 FARTHER, CHANCE = 0.1, 0.04
 """By how much the lowest validation loss of a run that has not come lower for a fifth of its epochs must be above that of
 the best, so that it will hardly overtake it: relative to that, and to the base-rate loss, of which 0.03 is the standard
-error of the difference of two losses on the same 150 rows. In the same sweeps this rule saves 2 % of the epochs more;
-without it less than 40 % would be saved in three times as many."""
+error of the difference of two losses on the same 150 rows. In the same sweeps this rule saves 1 % of the epochs more;
+without it less than 40 % would be saved in thirteen."""
 
 
 @dataclass(frozen=True)
