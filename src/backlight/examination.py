@@ -205,6 +205,7 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Set
         batch_size=data.rows_per_step,
         standardizes=data.standardize,
         momentum=config["optimizer"].get("momentum", 0.0),
+        weight_decay=config["optimizer"].get("weight_decay", 0.0),
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits, load_wine, make_classification, make_moons
 from sklearn.kernel_ridge import KernelRidge
 
@@ -1149,6 +1150,14 @@ def test_a_short_run_at_a_usual_rate_that_bears_longer_steps_had_too_few_epochs(
     assert found == [named]
 
 
+@pytest.mark.parametrize(("decay", "is_found"), [(0.1, True), (0.3, False)])
+def test_what_a_longer_step_would_gain_strong_decay_takes_back(decay: float, *, is_found: bool) -> None:
+    run = observed(*np.linspace(1.0, 0.7, 5).tolist(), *[0.7] * 15)
+    settings = replace(run.settings, weight_decay=decay)
+    seen = replace(run, settings=settings, measure_longer_step=lambda: (100.0, 0.2), output_signal=2.0)
+    assert (SYMPTOMS["learning_rate_too_low"](seen) is not None) == is_found
+
+
 @pytest.mark.parametrize(
     ("rows", "train", "val", "is_found"),
     [
@@ -1163,6 +1172,10 @@ def test_a_wide_gap_to_the_validation_loss_is_overfitting(
     rows: int, train: float, val: float, *, is_found: bool
 ) -> None:
     run = observed(*np.linspace(1.0, train, 10).tolist())
-    series = run.series | {"val/loss": np.linspace(1.0, val, 10)}
-    seen = replace(run, series=series, data=replace(run.data, rows={"train": 320, "val": rows}))
-    assert (SYMPTOMS["overfitting"](seen) is not None) == is_found
+    data = replace(run.data, rows={"train": 320, "val": rows})
+
+    def beside(held_out: NDArray[np.float64]) -> Finding | None:
+        return SYMPTOMS["overfitting"](replace(run, series=run.series | {"val/loss": held_out}, data=data))
+
+    assert (beside(np.append(np.linspace(1.0, val - 0.01, 7), [val] * 3)) is not None) == is_found
+    assert beside(np.linspace(1.0, val, 10)) is None, "it still falls"

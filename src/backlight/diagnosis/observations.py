@@ -83,7 +83,7 @@ class Settings:
 
     `switchable`: whether `optimizer=…` can be added to the command line as it was. Options of the old
     optimizer that were set by hand would not fit the new one. `overrides`: the values that remedies may
-    set, as overrides that would change nothing. `momentum`: 0 of optimizers that have none.
+    set, as overrides that would change nothing. `momentum`, `weight_decay`: 0 of optimizers that have none.
     """
 
     optimizer: str
@@ -96,6 +96,7 @@ class Settings:
     batch_size: int
     standardizes: bool
     momentum: float = 0.0
+    weight_decay: float = 0.0
 
     @property
     def usual_rate(self) -> float:
