@@ -122,8 +122,9 @@ fewer rows, by the root of their number more."""
 
 APART, OF_ONE_ROW = 0.3, 0.6
 """How far the validation loss lies above the training loss at the end, relative to the base-rate loss and beyond the
-standard error of the mean over its rows, of which one has that of so much: of 400 runs on 100 to 1,000 rows, 15 whose
-validation loss had not risen lie so far apart, and what helps against overfitting gains 11 of them 0.05 and more."""
+standard error of the mean over its rows, of which one has that of so much: of 400 runs on 100 to 1,000 rows, 12 whose
+validation loss neither falls any more nor has risen lie so far apart, and what helps against overfitting gains 10 of them
+0.05 and more."""
 
 UNEVEN = 100.0
 """Largest over smallest standard deviation of the features: gradient descent then needs about its square
