@@ -1150,7 +1150,22 @@ def test_a_short_run_at_a_usual_rate_that_bears_longer_steps_had_too_few_epochs(
     assert found == [named]
 
 
-@pytest.mark.parametrize(("decay", "is_found"), [(0.1, True), (0.3, False)])
+@pytest.mark.parametrize(
+    ("optimizer", "decay", "is_strong"),
+    [("adamw", 0.1, False), ("adamw", 0.3, True), ("sgd", 0.003, False), ("sgd", 0.01, True)],
+)
+def test_strong_decay_is_taken_away_first(optimizer: str, decay: float, *, is_strong: bool) -> None:
+    run = observed(*[1.0] * 12)
+    seen = replace(run, settings=replace(run.settings, optimizer=optimizer, weight_decay=decay))
+    first = {
+        name: remedies(Finding(name, "fatal", 0, {}), seen)[0].overrides
+        for name in ("base_rate", "diverging")
+    }
+    assert (first["base_rate"] == "optimizer.weight_decay=0.0") == is_strong
+    assert "weight_decay" not in first["diverging"]
+
+
+@pytest.mark.parametrize(("decay", "is_found"), [(0.001, True), (0.01, False)])
 def test_what_a_longer_step_would_gain_strong_decay_takes_back(decay: float, *, is_found: bool) -> None:
     run = observed(*np.linspace(1.0, 0.7, 5).tolist(), *[0.7] * 15)
     settings = replace(run.settings, weight_decay=decay)

@@ -57,11 +57,6 @@ as if it were done. Of 381 runs at low and usual rates, not those it was chosen 
 the rate 26 of them end lower by 0.05 and more of the base-rate loss, and none with a higher validation loss. Of healthy
 runs none has more (calibration set)."""
 
-STRONG_DECAY = 0.3
-"""From which on weights rest where decay and gradient balance, though a step along the gradient alone would gain: of five
-runs that gained GAIN with decays of 0.1 to 2, one with 0.1 came lower by half of the base-rate loss at ten times the rate,
-those with more by less than SETTLED, but for one of a decay of 2 that knew nothing (0.1)."""
-
 FAR_BELOW = 1 / 30
 """Of the usual rate: a tenth of what may be without harm (Bengio 2012). Of 26 runs below it that had not learned what could
 be known, and were not found by their steps, 24 come lower at the usual rate by a tenth of the base-rate loss and more,
@@ -643,7 +638,7 @@ def _bears_longer_steps(seen: Observations) -> bool:
     gain = seen.longer_step_gain / seen.base_loss
     has_hardly_moved = abs(_whole_fall(seen)) < FLAT * seen.base_loss
     # Whatever finds some of a rare class gains as much, or learns rows by heart; and strong decay takes back what is gained.
-    gains_much = gain >= GAIN and seen.settings.weight_decay < STRONG_DECAY
+    gains_much = gain >= GAIN and not seen.settings.decays_strongly
     gains_much = gains_much and not (_has_rare_class(seen) or _knows_as_neighbours(seen))
     if not (_late_share(seen) > STILL_FALLING or has_hardly_moved or gains_much):
         return False
