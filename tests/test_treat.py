@@ -179,12 +179,14 @@ def test_a_foreign_run_folder_runs_no_code(call: Call, train: Train, tmp_path: P
         ("data=moons optimizer.momentum=0.5 optimizer.nesterov=true", "optimizer=adamw optimizer.weight_decay=0.1"),
         ("experiment=solved loss.positive_weight=balanced", "callbacks=early_stopping model.hidden=[8,8]"),
         ("data=digits +data.label_noise=0.1 callbacks.backprop=null", "optimizer=rmsprop"),
+        ("data=table data.path=rows.csv data.target=y optimizer.momentum=0.5", "optimizer=adam optimizer.lr=0.01"),
         ("data=moons 'name=it''s'", "data.batch_size=full trainer.gradient_clip_val=1.0"),
     ],
 )  # fmt: skip
 def test_a_changed_recipe_composes_to_what_is_wanted(
     train: Train, command: str, change: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "rows.csv").write_text("a,b,y\n" + "0.5,1,no\n-1,2,yes\n" * 30)
     overrides = ["data=moons", r"name='it\'s'"] if "it''s" in command else command.split()
     train(*QUICK, *overrides, "trainer.max_epochs=1")
     with initialize_config_dir(str(config_folder()), version_base="1.3"):

@@ -9,7 +9,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from backlight.config import plain, task_of
@@ -95,10 +95,14 @@ class Recipe:
 
 def compose(loader: ConfigLoader, overrides: list[str]) -> Node:
     """The config of `train.py` with these overrides."""
+    return plain(_composed(loader, overrides))
+
+
+def _composed(loader: ConfigLoader, overrides: list[str]) -> DictConfig:
     config = loader.load_configuration("train", overrides, RunMode.RUN)
     with open_dict(config):
         del config["hydra"]
-    return plain(task_of(config))
+    return task_of(config)
 
 
 def _said(node: Node, choices: dict[str, str], loader: ConfigLoader) -> list[str]:
@@ -110,7 +114,9 @@ def _said(node: Node, choices: dict[str, str], loader: ConfigLoader) -> list[str
         for key, value in node.items()
         if not isinstance(value, dict) and value != defaults.get(key)
     ]
-    return [*overrides, *_differences(compose(loader, overrides), node)]
+    # Mandatory values are still missing.
+    base: Any = OmegaConf.to_container(_composed(loader, overrides), resolve=True)
+    return [*overrides, *_differences(base, node)]
 
 
 def _differences(base: Node, wanted: Node, prefix: str = "") -> Iterator[str]:
