@@ -1194,3 +1194,5 @@ def test_a_wide_gap_to_the_validation_loss_is_overfitting(
 
     assert (beside(np.append(np.linspace(1.0, val - 0.01, 7), [val] * 3)) is not None) == is_found
     assert beside(np.linspace(1.0, val, 10)) is None, "it still falls"
+    knows_nothing_else = beside(np.linspace(5.0, 1.2, 10))
+    assert (knows_nothing_else is not None and knows_nothing_else.severity == "serious") == (train < 0.5)

@@ -130,7 +130,7 @@ def _fitting_init(seen: Observations) -> Remedy:
 
 NO_DECAY = Remedy(
     "optimizer.weight_decay=0.0",
-    "Decay as strong as the run's pulls weights to 0, whatever the loss says of them.",
+    "Decay this strong pulls weights to 0, whatever the loss says of them.",
     "Goodfellow, Bengio & Courville 2016, Deep Learning, section 7.1.1",
 )
 OF_DECAY = (

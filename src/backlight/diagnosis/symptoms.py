@@ -489,11 +489,12 @@ def overfitting(seen: Observations) -> Finding | None:
     gap = float(val[-1] - train[-1]) / seen.base_loss - OF_ONE_ROW / math.sqrt(seen.data.rows["val"])
     has_turned = len(val) - lowest > len(val) / 5  # one that still falls is worth its gap
     is_apart = gap >= APART and has_turned and seen.progress() >= HARDLY_LEARNED
-    if not rises and not is_apart:
+    is_blind = _is_blind(seen)
+    if not (rises or is_apart or is_blind):
         return None
     return Finding(
         "overfitting",
-        "serious" if rise > 3 * RISE or _is_blind(seen) else "warning",
+        "serious" if rise > 3 * RISE or is_blind else "warning",
         (lowest + 1) * seen.steps_per_epoch,
         {"val_loss": float(val[-1]), "lowest_val_loss": float(val[lowest]), "train_loss": float(train[-1])},
     )
