@@ -177,16 +177,23 @@ def test_an_interruption_ends_forked_processes_early(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}, "the other two were not begun"
 
 
-def test_forked_processes_may_fork() -> None:
-    def tens(item: int) -> list[int]:
-        return forked_map(lambda other: 10 * item + other, [1, 2], 2)
+def test_fewer_forked_processes_than_cores_compute() -> None:
+    script = """
+import torch
+from backlight.processes import forked_map
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        assert forked_map(tens, [1, 2], 2) == [[11, 12], [21, 22]]
-    finally:
-        torch.set_num_threads(threads)
+torch.set_num_threads(4)
+large = torch.ones(1000, 1000)
+
+def total(item):
+    return forked_map(lambda other: item * other * large.sigmoid().sum().item(), [1, 2], 2)
+
+own = total(1)[0]
+assert own > 0
+assert forked_map(total, [1, 2], 2) == [[own, 2 * own], [2 * own, 4 * own]]
+"""
+    # Where a forked process has several threads it waits for ever for those of its parent.
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_forked_processes_end_when_nobody_waits_for_them(tmp_path: Path) -> None:

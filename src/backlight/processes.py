@@ -88,7 +88,7 @@ def forked_map(
     at_least: int,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> list[Result]:
-    """`[function(item) for item in items]`, shared among forked processes, as many as torch has threads.
+    """`[function(item) for item in items]`, shared among forked processes of one thread each, as many as torch has.
 
     They inherit the function and the items as they are; results must be such that pickle takes. No Ctrl-C reaches
     them: where it has reached this process, or this process has died, they end after the item at hand, and
@@ -103,8 +103,7 @@ def forked_map(
     Raises:
         BrokenProcessPool: one was killed.
     """
-    threads = torch.get_num_threads()
-    processes = min(threads, len(items))
+    processes = min(torch.get_num_threads(), len(items))
     if processes < 2 or len(items) < at_least or not MAY_FORK:
         return [function(item) for item in items]
     _inherited[:] = [function, items]
@@ -114,7 +113,7 @@ def forked_map(
     held = HeldInterrupt()
     held.hold()
     with ProcessPoolExecutor(
-        processes, fork, initializer=_begin, initargs=(threads // processes, os.getpid(), interrupted)
+        processes, fork, initializer=_begin, initargs=(os.getpid(), interrupted)
     ) as pool:
         shares = [slice(first, None, processes) for first in range(processes)]
         futures = [pool.submit(_map_share, share) for share in shares]
@@ -138,12 +137,12 @@ def is_abandoned() -> bool:
     return _abandoned()
 
 
-def _begin(threads: int, parent: int, interrupted: Event) -> None:
-    global _abandoned, _at_hand
-    _at_hand = threading.Lock()  # that of a process which itself was forked for an item is held
+def _begin(parent: int, interrupted: Event) -> None:
+    global _abandoned
     _abandoned = lambda: interrupted.is_set() or os.getppid() != parent  # noqa: E731
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
+    # OpenMP's other threads are not there after a fork, and whoever asks for them waits for ever.
+    torch.set_num_threads(1)
     threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
