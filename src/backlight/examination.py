@@ -206,6 +206,7 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Set
         standardizes=data.standardize,
         momentum=config["optimizer"].get("momentum", 0.0),
         weight_decay=config["optimizer"].get("weight_decay", 0.0),
+        weighs_classes=config["loss"]["positive_weight"] != 1,
     )
 
 

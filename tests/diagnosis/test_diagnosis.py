@@ -663,6 +663,39 @@ def observed(*losses: float) -> Observations:
     )
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "balanced", "rows", "weighs_classes", "is_found"),
+    [
+        (0.96, 0.5, 100, False, True),
+        (0.04, 0.5, 100, True, True),  # every row is taken for the rare class
+        (0.8, 0.79, 100, True, False),
+        (0.95, 0.8, 100, False, True),
+        (0.95, 0.8, 100, True, False),  # four rows of a class say little of it
+        (0.95, 0.8, 10_000, True, True),
+    ],
+)
+def test_a_rare_class_is_missed_or_seen_everywhere(
+    accuracy: float, balanced: float, rows: int, *, weighs_classes: bool, is_found: bool
+) -> None:
+    run = observed(1.0, 0.6, 0.5)
+    held_out = {"val/accuracy": np.array([accuracy]), "val/balanced_accuracy": np.array([balanced])}
+    seen = replace(
+        run,
+        series=run.series | held_out,
+        settings=replace(run.settings, weighs_classes=weighs_classes),
+        data=replace(run.data, class_shares=np.array([0.96, 0.04]), rows={"train": 320, "val": rows}),
+    )
+    assert (SYMPTOMS["class_imbalance"](seen) is not None) == is_found
+
+
+def test_soft_labels_beside_weights_are_found_to_hide_all_other_classes(train: Train) -> None:
+    both = ["loss.positive_weight=balanced", "loss.label_smoothing=0.2"]
+    run = train(*QUICK, *SICK["class_imbalance"], *both)
+    assert run.summary["metrics"]["val/accuracy"] < 0.1
+    found = diagnosis(run)[0]
+    assert (found["symptom"], found["remedies"]) == ("class_imbalance", ["loss.label_smoothing=0.0"])
+
+
 def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
     falls_then_jumps = observed(1.0, 0.9, 0.8, 0.81, 0.9, 0.7, 0.9, 0.7, 0.9, 0.7)
     falls_then_rests = observed(1.0, 0.9, 0.805, 0.8, 0.801, 0.8, 0.799, 0.8, 0.8, 0.8)
@@ -995,6 +1028,9 @@ def test_a_rate_is_too_low_if_a_longer_step_gains_much_more_than_all_that_still_
         ("learning_rate_too_low", {"batch_size": 800, "lr": 1e-3, "momentum": 0.9}, "optimizer.lr=0.1"),
         ("learning_rate_too_low", {"batch_size": 800, "optimizer": "lbfgs", "lr": 0.5}, "optimizer.lr=3.0"),
         ("learning_rate_too_low", {"batch_size": 4}, "optimizer.lr=1.0"),
+        ("class_imbalance", {}, "loss.positive_weight=balanced optimizer.lr=0.033 callbacks=early_stopping"),
+        ("class_imbalance", {"optimizer": "adam"}, "loss.positive_weight=balanced trainer.max_epochs=30"),
+        ("class_imbalance", {"weighs_classes": True}, "loss.label_smoothing=0.0"),
     ],
 )
 def test_the_likeliest_remedy_comes_first(symptom: str, changed: dict[str, Any], first: str) -> None:
@@ -1040,6 +1076,37 @@ def test_a_short_run_that_knows_nothing_is_told_more_epochs_first() -> None:
         for epochs in (5, 12)
     ]
     assert first == ["trainer.max_epochs=50", "optimizer=adam optimizer.lr=0.01"]
+
+
+@pytest.mark.parametrize("symptom", ["overfitting", "label_noise"])
+def test_labels_of_weighed_classes_are_not_softened(symptom: str) -> None:
+    run = observed(1.0, 0.9, 0.8)
+    for weighs_classes in (False, True):
+        seen = replace(run, settings=replace(run.settings, weighs_classes=weighs_classes))
+        told = [remedy.overrides for remedy in remedies(Finding(symptom, "serious", 0, {}), seen)]
+        assert ("loss.label_smoothing=0.2" in told) != weighs_classes
+
+
+@pytest.mark.parametrize(
+    "symptom", ["too_few_epochs", "learning_rate_too_low", "underfitting", "class_imbalance"]
+)
+def test_a_run_that_ended_early_is_not_told_more_epochs(symptom: str) -> None:
+    run = observed(*[1.0] * 12)
+    for max_epochs in (12, 40):
+        seen = replace(run, settings=replace(run.settings, max_epochs=max_epochs))
+        told = [remedy.overrides for remedy in remedies(Finding(symptom, "serious", 0, {}), seen)]
+        assert any("trainer.max_epochs" in overrides for overrides in told) == (max_epochs == 12)
+
+
+@given(st.floats(0.01, 0.5), st.integers(1, 10_000))
+def test_rows_of_weighed_classes_tell_as_much_as_so_many_of_equal_weight(rarest: float, rows: int) -> None:
+    run = observed(1.0, 0.9)
+    data = replace(run.data, class_shares=np.array([rarest, 1 - rarest]), rows={"val": rows})
+    assert replace(run, data=data).telling_rows == rows
+    weighed = replace(run, data=data, settings=replace(run.settings, weighs_classes=True))
+    weights, shares = np.array([(1 - rarest) / rarest, 1.0]), np.array([rarest, 1 - rarest])
+    expected = rows * (weights @ shares) ** 2 / (weights**2 @ shares)
+    assert weighed.telling_rows == pytest.approx(expected)
 
 
 def test_no_remedy_is_given_twice() -> None:

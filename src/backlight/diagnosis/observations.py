@@ -88,6 +88,7 @@ class Settings:
     `switchable`: whether `optimizer=…` can be added to the command line as it was. Options of the old
     optimizer that were set by hand would not fit the new one. `overrides`: the values that remedies may
     set, as overrides that would change nothing. `momentum`, `weight_decay`: 0 of optimizers that have none.
+    `weighs_classes`: whether the loss weighs the positive class.
     """
 
     optimizer: str
@@ -101,6 +102,7 @@ class Settings:
     standardizes: bool
     momentum: float = 0.0
     weight_decay: float = 0.0
+    weighs_classes: bool = False
 
     @property
     def usual_rate(self) -> float:
@@ -184,6 +186,18 @@ class Observations:
         """The last value of an epoch metric; NaN where there is none."""
         values = self.series.get(metric, np.empty(0))
         return float(values[-1]) if len(values) else float("nan")
+
+    @property
+    def telling_rows(self) -> float:
+        """Validation rows of equal weight whose mean loss has the standard error of this one's.
+
+        Kish 1965, Survey Sampling: `(Σw)² / Σw²`, where the rare class weighs as much as all others.
+        """
+        rows = self.data.rows["val"]
+        if not self.settings.weighs_classes:
+            return rows
+        rarest = float(self.data.class_shares.min())
+        return 4 * rarest * (1 - rarest) * rows
 
     def progress(self, part: Literal["train", "val"] = "train") -> float:
         """How far the loss came from the best constant prediction (0) to perfect ones (1); below 0 if it went up.

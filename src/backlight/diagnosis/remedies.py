@@ -196,12 +196,16 @@ def _better_rate(seen: Observations) -> float:
     return min(max(settings.lr * max(LONGER_STEP, seen.longer_step), usual), highest)
 
 
-def _longer(seen: Observations) -> Remedy:
-    return Remedy(
+def _longer(seen: Observations) -> list[Remedy]:
+    """More epochs, unless something else than their number ended the run."""
+    if len(seen.loss("train")) < seen.settings.max_epochs:
+        return []
+    remedy = Remedy(
         f"trainer.max_epochs={10 * seen.settings.max_epochs}",
         "In more epochs the loss may fall further.",
         "Goodfellow, Bengio & Courville 2016, Deep Learning, section 11.4",
     )
+    return [remedy]
 
 
 USUAL_BATCH, LARGE_BATCH = 32, 256  # rows
@@ -262,11 +266,27 @@ def _smaller(seen: Observations) -> Remedy:
     )
 
 
-BALANCE = Remedy(
-    "loss.positive_weight=balanced",
-    "Errors on the rare class weigh as much as those on all others together.",
-    "King & Zeng 2001",
-)
+BALANCE = "loss.positive_weight=balanced"
+
+
+def _against_imbalance(seen: Observations) -> list[Remedy]:
+    """Weights, which heavy errors on few rows go with: shorter steps without Adam's own scale, and more of them.
+
+    With more epochs, until the validation loss rises, 69 of 116 runs are healthy, with the weights alone 42.
+    """
+    settings = seen.settings
+    if settings.weighs_classes:
+        why = "Beside a weight the soft labels of all others count for more than those of the rare class."
+        return [Remedy("loss.label_smoothing=0.0", why, SMOOTH.source)]
+    rate = [f"optimizer.lr={_round(settings.lr / 3)}"] if settings.optimizer == "sgd" else []
+    until_it_rises = "callbacks=early_stopping callbacks.early_stopping.patience=20"
+    longer = [f"{until_it_rises} {remedy.overrides}" for remedy in _longer(seen)]
+    why = "Errors on the rare class weigh as much as those on all others together"
+    return [
+        Remedy(" ".join([BALANCE, *rate, *longer]), f"{why}; few rows need many epochs.", "King & Zeng 2001"),
+        Remedy(BALANCE, f"{why}.", "King & Zeng 2001"),
+    ]
+
 
 SMOOTH = Remedy(
     "loss.label_smoothing=0.2",
@@ -294,7 +314,7 @@ def _against_saddles(seen: Observations) -> list[Remedy]:
 
 def _against_base_rate(seen: Observations) -> list[Remedy]:
     is_short = seen.settings.max_epochs < SHORT
-    return [*([_longer(seen)] if is_short else []), *_against_saddles(seen)]
+    return [*(_longer(seen) if is_short else []), *_against_saddles(seen)]
 
 
 def _against_vanishing(seen: Observations) -> list[Remedy]:
@@ -311,14 +331,14 @@ def _against_vanishing(seen: Observations) -> list[Remedy]:
 
 def _against_low_rate(seen: Observations) -> list[Remedy]:
     settings, more_steps = seen.settings, _small_batches(seen)
-    found = [_higher_rate(seen), *more_steps, *_adam(seen), _longer(seen)]
+    found = [_higher_rate(seen), *more_steps, *_adam(seen), *_longer(seen)]
     # Where few steps are made, but no short ones, more did better than longer ones in 6 of 8 runs; L-BFGS needs all rows.
     makes_few = settings.batch_size >= LARGE_BATCH and settings.optimizer != "lbfgs"
     return [*more_steps, *found] if makes_few and not _is_far_from_usual(settings) else found
 
 
 def _against_underfitting(seen: Observations) -> list[Remedy]:
-    return [_deeper(seen), _more_neurons(seen), *_adam(seen), _longer(seen)]
+    return [_deeper(seen), _more_neurons(seen), *_adam(seen), *_longer(seen)]
 
 
 def _more_neurons(seen: Observations) -> Remedy:
@@ -339,6 +359,15 @@ def _deeper(seen: Observations) -> Remedy:
     )
 
 
+def _against_overfitting(seen: Observations) -> list[Remedy]:
+    return [STOP_EARLY, DECAY, _smaller(seen), *_softer_labels(seen)]
+
+
+def _softer_labels(seen: Observations) -> list[Remedy]:
+    """Unless classes have weights, which softness turns round, see `_against_imbalance`."""
+    return [] if seen.settings.weighs_classes else [SMOOTH]
+
+
 def _against_bad_scale(seen: Observations) -> list[Remedy]:
     return _adam(seen) if seen.settings.standardizes else [STANDARDIZE, *_adam(seen)]
 
@@ -355,15 +384,15 @@ REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "unscaled_features": _against_bad_scale,
     "vanishing_gradient": _against_vanishing,
     "learning_rate_too_low": _against_low_rate,
-    "too_few_epochs": lambda seen: [_longer(seen), *_adam(seen), *_small_batches(seen)],
+    "too_few_epochs": lambda seen: [*_longer(seen), *_adam(seen), *_small_batches(seen)],
     "plateau": _against_saddles,
     "base_rate": _against_base_rate,
     "leakage": lambda seen: [SEPARATE],
-    "class_imbalance": lambda seen: [BALANCE],
+    "class_imbalance": _against_imbalance,
     "batch_too_small": lambda seen: [_larger_batches(seen), _lower_rate(seen)],
     "underfitting": _against_underfitting,
-    "label_noise": lambda seen: [CHECK_LABELS, SMOOTH, STOP_EARLY],
-    "overfitting": lambda seen: [STOP_EARLY, DECAY, _smaller(seen), SMOOTH],
+    "label_noise": lambda seen: [CHECK_LABELS, *_softer_labels(seen), STOP_EARLY],
+    "overfitting": _against_overfitting,
 }
 
 

@@ -464,10 +464,17 @@ def plateau(seen: Observations) -> Finding | None:
 
 
 def class_imbalance(seen: Observations) -> Finding | None:
-    """A class is so rare that accuracy looks well although it is missed."""
+    """A class is so rare that accuracy looks well although it is missed, or that every row is taken for it."""
     shares = seen.data.class_shares
     accuracy, balanced = (seen.last(f"val/{name}") for name in ("accuracy", "balanced_accuracy"))
-    if not _has_rare_class(seen) or not accuracy - balanced > 0.1:
+    if not _has_rare_class(seen) or math.isnan(balanced):
+        return None
+    tells_none_apart = balanced <= 1.1 / len(shares)  # as by chance, about
+    # Who weighs the classes has done what can be done, and what chance may do is no finding. Half of the rare rows, say,
+    # are found.
+    of_chance = 0.5 / math.sqrt(shares.min() * seen.data.rows["val"]) / len(shares)
+    least = 0.1 + (of_chance if seen.settings.weighs_classes else 0)
+    if not (accuracy - balanced > least or tells_none_apart):
         return None
     return Finding(
         "class_imbalance",
@@ -484,9 +491,9 @@ def overfitting(seen: Observations) -> Finding | None:
         return None
     lowest = int(val.argmin())
     rise = float(val[-1] - val[lowest]) / seen.base_loss
-    enough = RISE * math.sqrt(max(1, RISE_ROWS / seen.data.rows["val"]))
+    enough = RISE * math.sqrt(max(1, RISE_ROWS / seen.telling_rows))
     rises = rise >= enough and train[-1] < train[lowest]
-    gap = float(val[-1] - train[-1]) / seen.base_loss - OF_ONE_ROW / math.sqrt(seen.data.rows["val"])
+    gap = float(val[-1] - train[-1]) / seen.base_loss - OF_ONE_ROW / math.sqrt(seen.telling_rows)
     has_turned = len(val) - lowest > len(val) / 5  # one that still falls is worth its gap
     is_apart = gap >= APART and has_turned and seen.progress() >= HARDLY_LEARNED
     is_blind = _is_blind(seen)
