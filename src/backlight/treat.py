@@ -158,7 +158,7 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
 
     In each round the likeliest remedies are tried on the best run that has any left: what helps is kept, and where
     nothing does, the next best run goes on. What is healthy then is trained until its validation loss rises, and who
-    knows more than the healthy one is treated on.
+    knows no less than the healthy one is treated on.
     """
     best, attempts = sick, 0
     patients = [sick]
@@ -166,7 +166,7 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
     _say(f"{'run':13}{sick.folder.shown}", f"{'before':13}{_state(sick)}")
     while attempts < max_attempts and not (best.is_healthy and not best.holds_out):
         for patient in sorted(patients, key=lambda patient: patient.illness):
-            if best.is_healthy and patient is not best and not patient.knows_more_than(best):
+            if best.is_healthy and patient is not best and best.knows_more_than(patient):
                 continue
             recipes = {
                 overrides: recipe
