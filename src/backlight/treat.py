@@ -18,6 +18,7 @@ from rich import get_console
 from backlight import train
 from backlight.config import build, plain
 from backlight.diagnose import Diagnosis, diagnosis_of
+from backlight.diagnosis.remedies import UNTIL_IT_RISES
 from backlight.diagnosis.symptoms import Finding
 from backlight.errors import BacklightError
 from backlight.ranges import Count
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 4  # remedies of one round: the likeliest come first
 LONGER = 4  # times as many epochs, for what is healthy
-EARLY = "callbacks=early_stopping"
-UNTIL_IT_RISES = f"{EARLY} callbacks.early_stopping.patience=20"
 HELPS = 0.01  # by how much, relative, what is missing to perfect predictions must be less
 OF_THE_DATA = ("leakage", "label_noise")  # only other rows, or other labels, are a cure
 SEVERITY = {"fatal": 3, "serious": 2, "warning": 1}
@@ -118,7 +117,7 @@ class Patient:
         """Overrides that may help, those against the main finding first; for one that was cured, more epochs."""
         seen = self.diagnosis.seen
         if self.is_healthy:
-            if not self.changes or any(EARLY in change for change in self.changes):
+            if not self.changes or any("callbacks=early_stopping" in change for change in self.changes):
                 return []
             return [f"{UNTIL_IT_RISES} trainer.max_epochs={LONGER * seen.settings.max_epochs}"]
         # A recipe can be said anew.

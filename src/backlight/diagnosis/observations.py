@@ -197,7 +197,7 @@ class Observations:
         if not self.settings.weighs_classes:
             return rows
         rarest = float(self.data.class_shares.min())
-        return 4 * rarest * (1 - rarest) * rows
+        return max(1.0, 4 * rarest * (1 - rarest) * rows)
 
     def progress(self, part: Literal["train", "val"] = "train") -> float:
         """How far the loss came from the best constant prediction (0) to perfect ones (1); below 0 if it went up.

@@ -472,7 +472,7 @@ def class_imbalance(seen: Observations) -> Finding | None:
     tells_none_apart = balanced <= 1.1 / len(shares)  # as by chance, about
     # Who weighs the classes has done what can be done, and what chance may do is no finding. Half of the rare rows, say,
     # are found.
-    of_chance = 0.5 / math.sqrt(shares.min() * seen.data.rows["val"]) / len(shares)
+    of_chance = 0.5 / math.sqrt(max(1, shares.min() * seen.data.rows["val"])) / len(shares)
     least = 0.1 + (of_chance if seen.settings.weighs_classes else 0)
     if not (accuracy - balanced > least or tells_none_apart):
         return None
