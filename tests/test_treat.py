@@ -120,7 +120,9 @@ def test_who_no_longer_misses_a_rare_class_is_kept_though_its_weighted_loss_look
     train(*QUICK, *rare, *network, "trainer.max_epochs=6", folder="sick")
     out = call("treat", "run=sick", "folder=attempts", "max_attempts=1").out
     states = dict(re.findall(r"^tried +(\S.*)\n +(.*)$", out, re.MULTILINE))
-    assert states["loss.positive_weight=balanced"].startswith("learning rate too low")
+    weighed = states["loss.positive_weight=balanced"]
+    assert weighed.startswith("learning rate too low")
+    assert ", balanced accuracy 0." in weighed, "accuracy alone looks worse"
     assert states["trainer.max_epochs=60"].startswith("class imbalance")
     assert "\nkept         loss.positive_weight=balanced\n" in out
 

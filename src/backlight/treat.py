@@ -19,7 +19,7 @@ from backlight import train
 from backlight.config import build, plain
 from backlight.diagnose import Diagnosis, diagnosis_of
 from backlight.diagnosis.remedies import UNTIL_IT_RISES
-from backlight.diagnosis.symptoms import Finding
+from backlight.diagnosis.symptoms import Finding, has_rare_class
 from backlight.errors import BacklightError
 from backlight.ranges import Count
 from backlight.recipe import Recipe
@@ -265,9 +265,11 @@ def _trained(config: DictConfig) -> Any:
 def _state(patient: Patient) -> str:
     loss = "failed" if math.isinf(patient.loss) else f"loss {patient.loss:.4g}"
     told = [patient.verdict, loss]
-    accuracies = patient.diagnosis.seen.series.get("val/accuracy")
-    if patient.holds_out and accuracies is not None:
-        told.append(f"accuracy {accuracies[patient.epoch]:.4g}")
+    seen = patient.diagnosis.seen
+    for name in ["accuracy", *(["balanced_accuracy"] if has_rare_class(seen) else [])]:
+        values = seen.series.get(f"val/{name}")
+        if patient.holds_out and values is not None:
+            told.append(f"{name.replace('_', ' ')} {values[patient.epoch]:.4g}")
     return ", ".join(told)
 
 

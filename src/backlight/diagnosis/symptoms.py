@@ -467,7 +467,7 @@ def class_imbalance(seen: Observations) -> Finding | None:
     """A class is so rare that accuracy looks well although it is missed, or that every row is taken for it."""
     shares = seen.data.class_shares
     accuracy, balanced = (seen.last(f"val/{name}") for name in ("accuracy", "balanced_accuracy"))
-    if not _has_rare_class(seen) or math.isnan(balanced):
+    if not has_rare_class(seen) or math.isnan(balanced):
         return None
     tells_none_apart = balanced <= 1.1 / len(shares)  # as by chance, about
     # Who weighs the classes has done what can be done, and what chance may do is no finding. Half of the rare rows, say,
@@ -517,7 +517,7 @@ def underfitting(seen: Observations) -> Finding | None:
         return None
     if oscillating(seen) is not None or batch_too_small(seen) is not None:
         return None
-    if _has_rare_class(seen):  # accuracy is the wrong measure then
+    if has_rare_class(seen):  # accuracy is the wrong measure then
         return None
     return Finding(
         "underfitting",
@@ -647,7 +647,7 @@ def _bears_longer_steps(seen: Observations) -> bool:
     has_hardly_moved = abs(_whole_fall(seen)) < FLAT * seen.base_loss
     # Whatever finds some of a rare class gains as much, or learns rows by heart; and strong decay takes back what is gained.
     gains_much = gain >= GAIN and not seen.settings.decays_strongly
-    gains_much = gains_much and not (_has_rare_class(seen) or _knows_as_neighbours(seen))
+    gains_much = gains_much and not (has_rare_class(seen) or _knows_as_neighbours(seen))
     if not (_late_share(seen) > STILL_FALLING or has_hardly_moved or gains_much):
         return False
     # On a saddle longer steps are better too: they fit single rows, and come to know next to nothing.
@@ -722,7 +722,8 @@ def _jump(loss: Floats) -> float:
     return float(2 * np.mean(change.clip(min=0)))
 
 
-def _has_rare_class(seen: Observations) -> bool:
+def has_rare_class(seen: Observations) -> bool:
+    """Whether accuracy may hide that a class is missed."""
     shares = seen.data.class_shares
     return bool(shares.min() * len(shares) / 2 <= RARE)
 
