@@ -439,6 +439,23 @@ def test_several_processes_train_what_one_trains(
     assert_same(tmp_path / "several", tmp_path / "one")
 
 
+def test_a_trial_that_ended_amid_its_checkpoints_is_trained_again(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    command = ["train", "-m", "data=moons", "seed=0,1", "trainer.max_epochs=2"]
+    with monkeypatch.context() as patched:
+        patched.setattr(record, "write_whole", interrupt)
+        assert call(*command, "hydra.sweep.dir=sweep").code == 130
+    left = {path.name for path in tmp_path.glob("sweep/*/checkpoints/*")}
+    assert left == {"best.ckpt"}, "who finds the last one goes on from it, and needs the best"
+    result = call(*command, "sweep.resume=sweep")
+    assert result.code == 0, result.err
+    assert {row["status"] for row in table(tmp_path / "sweep/leaderboard.csv")} == {"completed"}
+
+
 def test_a_full_disk_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

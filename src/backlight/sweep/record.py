@@ -28,7 +28,7 @@ from backlight.checkpoint import read_checkpoint
 from backlight.data.module import ClassificationData
 from backlight.diagnose import Diagnosis
 from backlight.examination import Evidence, measure_rows
-from backlight.files import to_yaml
+from backlight.files import to_yaml, write_whole
 from backlight.metrics import number
 from backlight.population.member import Member
 from backlight.population.monitor import tags
@@ -190,10 +190,9 @@ class Recorder:
             **self._at(member.best_epoch + 1, member),
             "state_dict": {f"model.{name}": value for name, value in member.best_weights.items()},
         }
-        for name, checkpoint in (("last", last), ("best", best)):
-            content = io.BytesIO()
-            torch.save(checkpoint, content)
-            _write(folder.checkpoint(name), content.getvalue())
+        # The last one last and at once: whoever finds it goes on from there, and then tests the best.
+        _write(folder.checkpoint("best"), _saved(best))
+        write_whole(folder.checkpoint("last"), _saved(last), wait=False)
 
     def _epoch_summaries(self, trial: Trial, member: Member) -> Summaries:
         """Of the epochs that TensorBoard does not show yet; the steps are those of a single run's."""
@@ -263,6 +262,12 @@ def _write_log(folder: RunFolder, lines: Sequence[tuple[str, str, str]]) -> None
     now = time.time()
     stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03d}"
     _write(folder.path / "train.log", "".join(f"{stamp} {' '.join(line[:2])}: {line[2]}\n" for line in lines))
+
+
+def _saved(checkpoint: dict[str, Any]) -> bytes:
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    return content.getvalue()
 
 
 def _write(path: Path, content: str | bytes) -> None:
