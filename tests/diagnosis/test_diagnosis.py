@@ -668,6 +668,7 @@ def observed(*losses: float) -> Observations:
     [
         (0.96, 0.5, 100, False, True),
         (0.04, 0.5, 100, True, True),  # every row is taken for the rare class
+        (0.52, 0.5, 100, True, False),  # as by chance
         (0.8, 0.79, 100, True, False),
         (0.95, 0.8, 100, False, True),
         (0.95, 0.8, 100, True, False),  # four rows of a class say little of it

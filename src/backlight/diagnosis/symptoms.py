@@ -469,12 +469,13 @@ def class_imbalance(seen: Observations) -> Finding | None:
     accuracy, balanced = (seen.last(f"val/{name}") for name in ("accuracy", "balanced_accuracy"))
     if not has_rare_class(seen) or math.isnan(balanced):
         return None
-    tells_none_apart = balanced <= 1.1 / len(shares)  # as by chance, about
+    # Balanced accuracy is that of chance, about, and accuracy far below that of taking every row for the frequent class.
+    is_everywhere = balanced <= 1.1 / len(shares) and accuracy < shares.max() / 2
     # Who weighs the classes has done what can be done, and what chance may do is no finding. Half of the rare rows, say,
     # are found.
     of_chance = 0.5 / math.sqrt(max(1, shares.min() * seen.data.rows["val"])) / len(shares)
     least = 0.1 + (of_chance if seen.settings.weighs_classes else 0)
-    if not (accuracy - balanced > least or tells_none_apart):
+    if not (accuracy - balanced > least or is_everywhere):
         return None
     return Finding(
         "class_imbalance",
