@@ -127,6 +127,16 @@ def test_who_no_longer_misses_a_rare_class_is_kept_though_its_weighted_loss_look
     assert "\nkept         loss.positive_weight=balanced\n" in out
 
 
+def test_a_sick_run_that_knows_as_much_as_the_healthy_one_is_treated_on(train: Train, call: Call) -> None:
+    network = ["model.init=constant", "model.init_scale=0.02", "model.activation=gelu", "model.hidden=[50]"]
+    train(*QUICK, "data.n_features=18", *network, "trainer.max_epochs=8", "seed=104", folder="sick")
+    out = call("treat", "run=sick", "folder=attempts", "max_attempts=3").out
+    first, longer, *further = re.findall(r"^tried .*\n +(.*), loss ([\d.]+),", out, re.MULTILINE)
+    assert (first[0], longer[0]) == ("healthy", "overfitting")
+    assert first[1] == longer[1], "best.ckpt of both is of the same epoch"
+    assert further
+
+
 def test_an_outcome_of_wrong_labels_is_not_called_healthy(train: Train, call: Call) -> None:
     train(
         *QUICK, "data=moons", "data.n_samples=200", "data.label_noise=0.3", "optimizer.lr=0.001",

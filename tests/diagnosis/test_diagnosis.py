@@ -1079,6 +1079,30 @@ def test_a_short_run_that_knows_nothing_is_told_more_epochs_first() -> None:
     assert first == ["trainer.max_epochs=50", "optimizer=adam optimizer.lr=0.01"]
 
 
+@pytest.mark.parametrize(
+    ("train", "val", "rows", "weighs_classes", "is_found"),
+    [
+        (0.6, [0.9, 0.7, 0.7, 0.85], 150, False, True),  # it rises
+        (0.6, [0.9, 0.7, 0.7, 0.85], 150, True, False),  # six rows of the rare class decide it
+        (0.6, [0.9, 0.7, 0.7, 0.85], 15_000, True, True),
+        (0.2, [0.9, 0.6, 0.6, 0.6], 150, False, True),  # it lies far above the training loss
+        (0.2, [0.9, 0.6, 0.6, 0.6], 150, True, False),
+        (0.2, [0.9, 0.6, 0.6, 0.6], 15_000, True, True),
+    ],
+)
+def test_few_rare_rows_that_decide_the_validation_loss_do_not_tell_overfitting(
+    train: float, val: list[float], rows: int, *, weighs_classes: bool, is_found: bool
+) -> None:
+    run = observed(0.9, 0.65, 0.63, train)
+    seen = replace(
+        run,
+        series=run.series | {"val/loss": np.array(val)},
+        settings=replace(run.settings, weighs_classes=weighs_classes),
+        data=replace(run.data, class_shares=np.array([0.96, 0.04]), rows={"train": 320, "val": rows}),
+    )
+    assert (SYMPTOMS["overfitting"](seen) is not None) == is_found
+
+
 @pytest.mark.parametrize("symptom", ["overfitting", "label_noise"])
 def test_labels_of_weighed_classes_are_not_softened(symptom: str) -> None:
     run = observed(1.0, 0.9, 0.8)

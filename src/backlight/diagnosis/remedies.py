@@ -367,10 +367,6 @@ def _deeper(seen: Observations) -> Remedy:
     )
 
 
-def _against_overfitting(seen: Observations) -> list[Remedy]:
-    return [STOP_EARLY, DECAY, _smaller(seen), *_softer_labels(seen)]
-
-
 def _softer_labels(seen: Observations) -> list[Remedy]:
     """Unless classes have weights, which softness turns round, see `_against_imbalance`."""
     return [] if seen.settings.weighs_classes else [SMOOTH]
@@ -400,7 +396,7 @@ REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "batch_too_small": lambda seen: [_larger_batches(seen), _lower_rate(seen)],
     "underfitting": _against_underfitting,
     "label_noise": lambda seen: [CHECK_LABELS, *_softer_labels(seen), STOP_EARLY],
-    "overfitting": _against_overfitting,
+    "overfitting": lambda seen: [STOP_EARLY, DECAY, _smaller(seen), *_softer_labels(seen)],
 }
 
 
