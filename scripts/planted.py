@@ -115,7 +115,7 @@ def references(case: Case) -> list[list[str]]:
         for override in case.overrides
         if override.lstrip("+").startswith(("data=", "data.", "seed=")) and not override.startswith(sick)
     ]
-    weight = ["loss.positive_weight=balanced"] if case.symptom == "class_imbalance" else []
+    weight = ["loss.class_weight=balanced"] if case.symptom == "class_imbalance" else []
     return [[*rows, *line.split(), *UNTIL_IT_RISES.split(), *weight] for line in REFERENCES]
 
 

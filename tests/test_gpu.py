@@ -24,7 +24,7 @@ RUNS = [
     ["data=iris", "optimizer=adam", "scheduler=cosine", "model.hidden=[6,4]", "model.activation=tanh"],
     ["data=digits", "model.backward=autograd", "data.batch_size=100"],
     ["data=iris", "optimizer=lbfgs", "optimizer.max_iter=2", "data.batch_size=full"],
-    ["data=moons", "loss.positive_weight=balanced", "loss.label_smoothing=0.1", "trainer.gradient_clip_val=0.05"],
+    ["data=moons", "loss.class_weight=balanced", "loss.label_smoothing=0.1", "trainer.gradient_clip_val=0.05"],
 ]  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_nothing_waits_for_the_gpu_at_each_step(tmp_path: Path, graphs: str) -> 
         ["optimizer.momentum=0.9", "optimizer.nesterov=true", "trainer.gradient_clip_val=0.05"],
         ["optimizer=adam", "scheduler=exponential"],
         ["optimizer=adam", "model.hidden=[400,40]"],
-        ["optimizer=adamw", "loss.label_smoothing=0.1", "loss.positive_weight=balanced"],
+        ["optimizer=adamw", "loss.label_smoothing=0.1", "loss.class_weight=balanced"],
         ["optimizer=rmsprop", "optimizer.momentum=0.5"],
     ],
     ids=str,

@@ -10,7 +10,7 @@ from tests.conftest import Call, TrainedRun
 
 
 def test_fresh_and_trained_networks_agree(call: Call, train: Callable[..., TrainedRun]) -> None:
-    train("data=iris", "loss.positive_weight=balanced", "loss.label_smoothing=0.1")
+    train("data=iris", "loss.class_weight=balanced", "loss.label_smoothing=0.1")
     for arguments in (["run=run"], ["data=moons", "model.hidden=[3,3]", "model.activation=tanh"]):
         result = call("gradcheck", *arguments)
         assert result.code == 0, result.err

@@ -66,7 +66,7 @@ Train = Callable[..., TrainedRun]
         ),
         (["data.n_informative=1"], "data.n_classes(2) * n_clusters_per_class(2)"),
         (["data.label_noise=2"], "data.label_noise=2: must be less than 1"),
-        (["loss.positive_weight=[1,2]"], "loss.positive_weight=[1, 2]: must be one number or 1"),
+        (["loss.class_weight=[1,2,3]"], "loss.class_weight=[1, 2, 3]: must be 2 numbers, one per class"),
         (["loss.label_smoothing=1"], "loss.label_smoothing=1: must be less than 1"),
         (["callbacks=early_stopping", "data.val_fraction=0"], "callbacks.early_stopping.monitor=val/loss"),
         (["data=table"], "data.path: a value is needed; give data.path=…"),

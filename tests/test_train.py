@@ -106,9 +106,9 @@ def test_same_config_gives_the_same_bits_and_another_seed_does_not(train: Train)
 @pytest.mark.parametrize(
     "options",
     [
-        ["data=iris", "loss.label_smoothing=0.1", "loss.positive_weight=balanced"],
+        ["data=iris", "loss.label_smoothing=0.1", "loss.class_weight=balanced"],
         ["data=digits", "model.activation=tanh", "optimizer=adam", "trainer.gradient_clip_val=0.5"],
-        ["model.hidden=[4,3]", "model.activation=relu", "optimizer=rmsprop", "loss.positive_weight=2.5"],
+        ["model.hidden=[4,3]", "model.activation=relu", "optimizer=rmsprop", "loss.class_weight=[1,2.5]"],
         ["model.activation=gelu", "optimizer=adamw", "scheduler=cosine", "data.batch_size=full"],
         ["optimizer=lbfgs", "data.batch_size=full", "scheduler=step", "optimizer.max_iter=3"],
     ],

@@ -120,11 +120,11 @@ def test_who_no_longer_misses_a_rare_class_is_kept_though_its_weighted_loss_look
     train(*QUICK, *rare, *network, "trainer.max_epochs=6", folder="sick")
     out = call("treat", "run=sick", "folder=attempts", "max_attempts=1").out
     states = dict(re.findall(r"^tried +(\S.*)\n +(.*)$", out, re.MULTILINE))
-    weighed = states["loss.positive_weight=balanced"]
+    weighed = states["loss.class_weight=balanced"]
     assert weighed.startswith("learning rate too low")
     assert ", balanced accuracy 0." in weighed, "accuracy alone looks worse"
     assert states["trainer.max_epochs=60"].startswith("class imbalance")
-    assert "\nkept         loss.positive_weight=balanced\n" in out
+    assert "\nkept         loss.class_weight=balanced\n" in out
 
 
 def test_a_sick_run_that_knows_as_much_as_the_healthy_one_is_treated_on(train: Train, call: Call) -> None:
@@ -189,7 +189,7 @@ def test_a_foreign_run_folder_runs_no_code(call: Call, train: Train, tmp_path: P
     [
         ("experiment=reference", "optimizer=adam optimizer.lr=0.01"),
         ("data=moons optimizer.momentum=0.5 optimizer.nesterov=true", "optimizer=adamw optimizer.weight_decay=0.1"),
-        ("experiment=solved loss.positive_weight=balanced", "callbacks=early_stopping model.hidden=[8,8]"),
+        ("experiment=solved loss.class_weight=balanced", "callbacks=early_stopping model.hidden=[8,8]"),
         ("data=digits +data.label_noise=0.1 callbacks.backprop=null", "optimizer=rmsprop"),
         ("data=table data.path=rows.csv data.target=y optimizer.momentum=0.5", "optimizer=adam optimizer.lr=0.01"),
         ("data=moons 'name=it''s'", "data.batch_size=full trainer.gradient_clip_val=1.0"),

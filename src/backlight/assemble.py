@@ -212,26 +212,24 @@ def build_loss(
     data: ClassificationData,
     *,
     label_smoothing: Fraction = 0.0,
-    positive_weight: Positive | list[Positive] | Literal["balanced"] = 1.0,
+    class_weight: list[Positive] | Literal["balanced"] | None = None,
 ) -> BinaryCrossEntropy:
     """The BCE loss.
 
     Args:
         data: gives the class frequencies.
         label_smoothing: ε; targets become ε/2 and 1 − ε/2.
-        positive_weight: factor on the loss of the positive class, one for all outputs or one for each;
-            `balanced` is negative over positive training rows (King & Zeng 2001).
+        class_weight: factor on the loss of the rows of each class, of two classes the negative one's first;
+            `balanced` is all training rows over those of the class, over the number of classes (King & Zeng 2001).
     """
-    if positive_weight == "balanced":
-        return BinaryCrossEntropy(label_smoothing, data.positive_weight())
-    if positive_weight == 1:
+    if class_weight is None:
         return BinaryCrossEntropy(label_smoothing)
-    weights = positive_weight if isinstance(positive_weight, list) else [positive_weight] * data.num_outputs
-    if len(weights) != data.num_outputs:
-        raise ValueError(
-            f"positive_weight={weights}: must be one number or {data.num_outputs}, one per output"
-        )
-    return BinaryCrossEntropy(label_smoothing, torch.tensor(weights, dtype=torch.float32))
+    if class_weight == "balanced":
+        return BinaryCrossEntropy(label_smoothing, data.class_weight())
+    classes = len(data.class_names)
+    if len(class_weight) != classes:
+        raise ValueError(f"class_weight={class_weight}: must be {classes} numbers, one per class")
+    return BinaryCrossEntropy(label_smoothing, torch.tensor(class_weight, dtype=torch.float32))
 
 
 def early_stopping(

@@ -17,8 +17,8 @@ from backlight.errors import BacklightError
 from backlight.loss import BinaryCrossEntropy
 from backlight.model import SigmoidMLP
 
-FORM = 2
-"""Of what callbacks and data keep in a checkpoint to go on with; one more whenever that changes."""
+FORM = 3
+"""Of what a checkpoint keeps to go on with; one more whenever that changes."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

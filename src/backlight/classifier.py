@@ -292,7 +292,7 @@ class Classifier(LightningModule):
 
             def step(x: Tensor, y: Tensor) -> Tensor:
                 logits = propagation.differentiate(
-                    x, self.loss.targets(y), self.loss.positive_weight, batch_size
+                    x, self.loss.targets(y), self.loss.class_weight, batch_size
                 )
                 self._clip()
                 flat.step()
@@ -342,7 +342,7 @@ class Classifier(LightningModule):
         with_loss: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Fill `.grad`; returns the logits and, if asked for, the loss."""
-        targets, weight = self.loss.targets(y), self.loss.positive_weight
+        targets, weight = self.loss.targets(y), self.loss.class_weight
         logits = self._propagation.differentiate(x, targets, weight, batch_size)
         for observer in watching:
             observer.on_backward(step, self._propagation.last)

@@ -101,23 +101,23 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
         for config, evidence, data in runs
     ]
     weights = sum(parameter.numel() for parameter in came_to[0])
-    x, y, positive_weight = _rows(runs, min(MOST_ROWS, max(FEWEST_ROWS, WORTH_ALL_ROWS // weights)))
+    x, y, class_weight = _rows(runs, min(MOST_ROWS, max(FEWEST_ROWS, WORTH_ALL_ROWS // weights)))
     activation = ACTIVATIONS[config["model"]["activation"]]
     end = Networks.of(came_to, activation)
-    after = end.trace(x, y, positive_weight)
+    after = end.trace(x, y, class_weight)
     at_end = layer_states(end, after)
     starts = [evidence.start for _, evidence, _ in runs if evidence.start is not None]
     if all(evidence.ended is None for _, evidence, _ in runs):
         starts = _starts(after, at_end)
     elif len(starts) < len(runs):
         began = Networks.of([_began(*run) for run in runs], activation)
-        before = began.trace(x, y, positive_weight)
+        before = began.trace(x, y, class_weight)
         starts = _starts(before, layer_states(began, before))
-    longer_steps = cache(partial(best_steps, end, after, x, y, positive_weight, rates))
+    longer_steps = cache(partial(best_steps, end, after, x, y, class_weight, rates))
     measured = zip(
         runs,
-        constant_loss(y, positive_weight).tolist(),
-        perfect_loss(y, positive_weight).tolist(),
+        constant_loss(y, class_weight).tolist(),
+        perfect_loss(y, class_weight).tolist(),
         starts,
         at_end,
         batch_signal(after, data.rows_per_step).tolist(),
@@ -165,21 +165,21 @@ def _starts(record: Trace, layers: Sequence[list[LayerState]]) -> list[Start]:
 
 
 def _rows(runs: Sequence[Run], at_most: int) -> tuple[Rows, Tensor, Tensor | None]:
-    """X and the targets y of the rows to measure on, `[runs, rows, ·]`, and the positive weights `[runs, 1, outputs]`."""
+    """X and the targets y of the rows to measure on, `[runs, rows, ·]`, and the class weights `[runs, 1, classes]`."""
     inputs, targets, weights = [], [], []
     for config, _, data in runs:
         loss = build(build_loss, config["loss"], "loss", data=data)
         x, y = data.part("train")
         inputs.append(x[:at_most])
         targets.append(loss.targets(y[:at_most]))
-        weights.append(loss.positive_weight)
+        weights.append(loss.class_weight)
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     y = torch.stack(targets)
-    positive_weight = None
+    class_weight = None
     if any(weight is not None for weight in weights):
-        ones = torch.ones(y.shape[-1])
-        positive_weight = torch.stack([ones if weight is None else weight for weight in weights])[:, None]
-    return torch.stack(tensors) if tensors else inputs[0][None], y, positive_weight
+        ones = torch.ones(len(runs[0][2].class_names))
+        class_weight = torch.stack([ones if weight is None else weight for weight in weights])[:, None]
+    return torch.stack(tensors) if tensors else inputs[0][None], y, class_weight
 
 
 @torch.no_grad()
@@ -206,7 +206,7 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Set
         standardizes=data.standardize,
         momentum=config["optimizer"].get("momentum", 0.0),
         weight_decay=config["optimizer"].get("weight_decay", 0.0),
-        weighs_classes=config["loss"]["positive_weight"] != 1,
+        weighs_classes=config["loss"]["class_weight"] is not None,
     )
 
 

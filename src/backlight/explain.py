@@ -110,7 +110,7 @@ def _row_of_file(
 
 def _show(network: TrainedNetwork, x: Tensor, y: Tensor, title: str, lr: float, top: int) -> None:
     model, loss = copy.deepcopy(network.model).double(), network.loss.double()
-    record = trace(model, x, loss.targets(y), loss.positive_weight)
+    record = trace(model, x, loss.targets(y), loss.class_weight)
     console = get_console()
     console.print(
         f"{title}: {_verdict(network, record, y)}; loss {record.loss.item():.4f}",

@@ -61,7 +61,7 @@ def check_gradients(
     network = trained.model if run is not None else build_network(model, module)
     x, y = module.part("train")
     agreements = gradcheck(
-        network, x[:rows], loss.targets(y[:rows]), loss.positive_weight, max_entries=max_entries
+        network, x[:rows], loss.targets(y[:rows]), loss.class_weight, max_entries=max_entries
     )
     table = Table("parameter", "entries", "equations – autograd", "equations – differences", "")
     for row in agreements:

@@ -13,14 +13,14 @@ class BinaryCrossEntropy(nn.Module):
 
     Args:
         label_smoothing: ε in [0, 1); targets become ε/2 and 1 − ε/2.
-        positive_weight: `[outputs]` factors on the loss of the positive class, or None for 1.
+        class_weight: `[classes]` factors on the loss of the rows of each class, or None for 1.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, positive_weight: Tensor | None = None) -> None:
+    def __init__(self, label_smoothing: float = 0.0, class_weight: Tensor | None = None) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
-        self.positive_weight: Tensor | None
-        self.register_buffer("positive_weight", positive_weight, persistent=False)
+        self.class_weight: Tensor | None
+        self.register_buffer("class_weight", class_weight, persistent=False)
 
     def targets(self, y: Tensor) -> Tensor:
         """The smoothed labels `[batch, outputs]`."""
@@ -28,17 +28,17 @@ class BinaryCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, y: Tensor, batch_size: float | None = None) -> Tensor:
         """A scalar; `batch_size` as in `binary_cross_entropy`."""
-        return binary_cross_entropy(logits, self.targets(y), self.positive_weight, batch_size=batch_size)
+        return binary_cross_entropy(logits, self.targets(y), self.class_weight, batch_size=batch_size)
 
     def settings(self) -> dict[str, Any]:
         """Plain data for a checkpoint; `from_settings` turns it back into the loss."""
-        weight = self.positive_weight
+        weight = self.class_weight
         return {
             "label_smoothing": self.label_smoothing,
-            "positive_weight": None if weight is None else weight.tolist(),
+            "class_weight": None if weight is None else weight.tolist(),
         }
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "BinaryCrossEntropy":
-        weight = settings["positive_weight"]
+        weight = settings.get("class_weight")  # predicting needs none, and older checkpoints have others
         return cls(settings["label_smoothing"], None if weight is None else torch.tensor(weight))

@@ -36,8 +36,22 @@ def networks(draw: st.DrawFn) -> tuple[SigmoidMLP, Tensor, Tensor]:
     ).double()
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, num_features, dtype=torch.float64, generator=generator)
-    y = torch.randint(0, 2, (rows, num_outputs), generator=generator).double()
-    return model, x, y
+    labels = torch.randint(0, max(2, num_outputs), (rows,), generator=generator)
+    return (
+        model,
+        x,
+        functional.one_hot(labels, num_outputs).double() if num_outputs > 1 else labels[:, None].double(),
+    )
+
+
+def weights(y: Tensor, first: float | None) -> tuple[Tensor | None, Tensor]:
+    """A weight `[classes]` of each class, or None, and those `[rows, 1]` that the rows of y have by it."""
+    if first is None:
+        return None, torch.ones(len(y), 1, dtype=torch.float64)
+    of_class = [first / (1 + number) for number in range(max(2, y.shape[1]))]
+    labels = y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0].int()
+    of_row = [[of_class[label]] for label in labels.tolist()]
+    return torch.tensor(of_class, dtype=torch.float64), torch.tensor(of_row, dtype=torch.float64)
 
 
 @settings(max_examples=60, deadline=None)
@@ -46,23 +60,21 @@ def test_gradients_equal_autograd(
     network: tuple[SigmoidMLP, Tensor, Tensor], smoothing: float, weight: float | None, weigh_rows: bool
 ) -> None:
     model, x, y = network
-    positive_weight = None if weight is None else torch.full((y.shape[1],), weight, dtype=torch.float64)
+    class_weight, of_row = weights(y, weight)
     targets = equations.smooth(y, smoothing)
     sample_weight = torch.linspace(0, 3, len(x), dtype=torch.float64)[:, None] if weigh_rows else None
-    loss = functional.binary_cross_entropy_with_logits(
-        model(x), targets, weight=sample_weight, pos_weight=positive_weight
-    )
+    if sample_weight is not None:
+        of_row = of_row * sample_weight
+    loss = functional.binary_cross_entropy_with_logits(model(x), targets, weight=of_row)
     expected = torch.autograd.grad(loss, list(model.parameters()))
 
-    result = Backpropagation(model).backward_pass(x, targets, positive_weight, sample_weight)
+    result = Backpropagation(model).backward_pass(x, targets, class_weight, sample_weight)
 
     found = [tensor[0] for pair in result.gradients for tensor in pair]
     for own, gradient in zip(found, expected, strict=True):
         torch.testing.assert_close(own.view_as(gradient), gradient, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(result.logits, model(x))
-    assert torch.isclose(
-        equations.binary_cross_entropy(model(x), targets, positive_weight, sample_weight), loss
-    )
+    assert torch.isclose(equations.binary_cross_entropy(model(x), targets, class_weight, sample_weight), loss)
 
 
 @settings(max_examples=10, deadline=None)
@@ -90,14 +102,14 @@ def test_a_recorded_pass_changes_no_bit(
     network: tuple[SigmoidMLP, Tensor, Tensor], weight: float | None
 ) -> None:
     model, x, y = network
-    positive_weight = None if weight is None else torch.full((y.shape[1],), weight, dtype=torch.float64)
+    class_weight, _ = weights(y, weight)
     repeated = Backpropagation(model)
     memory = PassMemory(repeated.backward_pass(x, y), room=9)
     passes: list[BackwardPass] = []
     results = []
     for rows in (x, x.flip(0) * 2, x - 1, x[:1], x + 1, x[:1], x[:1], x[:1] + 1, x):
-        expected = Backpropagation(model).backward_pass(rows, y[: len(rows)], positive_weight)
-        logits = repeated.differentiate(rows, y[: len(rows)], positive_weight)
+        expected = Backpropagation(model).backward_pass(rows, y[: len(rows)], class_weight)
+        logits = repeated.differentiate(rows, y[: len(rows)], class_weight)
         found = repeated.last
         assert all(map(torch.equal, found.tensors, expected.tensors))
         if len(rows) == len(x):

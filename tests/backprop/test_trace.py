@@ -16,7 +16,7 @@ from backlight.backprop.gradcheck import gradcheck
 from backlight.backprop.step import Backpropagation, PassMemory
 from backlight.backprop.trace import LayerTrace, layers_of, trace
 from backlight.model import SigmoidMLP
-from tests.backprop.test_equations import networks
+from tests.backprop.test_equations import networks, weights
 
 FIELDS = (
     "weight",
@@ -35,12 +35,12 @@ Network = tuple[SigmoidMLP, Tensor, Tensor]
 @given(networks(), st.one_of(st.none(), st.floats(0.2, 5)))
 def test_equations_and_autograd_leave_the_same_trace(network: Network, weight: float | None) -> None:
     model, x, y = network
-    positive_weight = None if weight is None else torch.full((y.shape[1],), weight, dtype=torch.float64)
+    class_weight, _ = weights(y, weight)
     before = [parameter.clone() for parameter in model.parameters()]
     sample_weight = torch.linspace(0, 3, len(x), dtype=torch.float64)[:, None]
     wanted = x.clone().requires_grad_()  # as whoever asks for the gradient of the rows has them
-    ours = trace(model, wanted, y, positive_weight, sample_weight)
-    theirs = trace(model, x, y, positive_weight, sample_weight, backward="autograd")
+    ours = trace(model, wanted, y, class_weight, sample_weight)
+    theirs = trace(model, x, y, class_weight, sample_weight, backward="autograd")
     torch.testing.assert_close(ours.loss, theirs.loss)
     for mine, other in zip(ours.layers, theirs.layers, strict=True):
         assert mine.name == other.name

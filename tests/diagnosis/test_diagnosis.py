@@ -391,7 +391,7 @@ def test_networks_measured_together_are_as_each_alone(
     generator = torch.Generator().manual_seed(count)
     x = torch.randn(count, 12, 3, generator=generator)
     y = torch.randint(0, 2, (count, 12, outputs), generator=generator).float()
-    weight = torch.rand(count, 1, outputs, generator=generator) + 0.5 if weighted else None
+    weight = torch.rand(count, 1, max(2, outputs), generator=generator) + 0.5 if weighted else None
     rates = torch.rand(count, 2, generator=generator)
 
     def measured(those: slice) -> list[tuple[Any, ...]]:
@@ -624,24 +624,32 @@ def test_every_symptom_has_remedies_that_compose(train: Train, symptom: str, tmp
 
 @settings(max_examples=20, deadline=None)
 @given(
-    st.lists(st.integers(0, 1), min_size=2, max_size=30),
+    st.integers(2, 4).flatmap(
+        lambda classes: st.tuples(
+            st.just(classes), st.lists(st.integers(0, classes - 1), min_size=2, max_size=30)
+        )
+    ),
     st.floats(0, 0.5),
     st.one_of(st.none(), st.floats(0.1, 10)),
 )
 def test_constant_loss_is_the_least_of_any_constant(
-    labels: list[int], smoothing: float, weight: float | None
+    rows: tuple[int, list[int]], smoothing: float, weight: float | None
 ) -> None:
-    y = torch.tensor(labels, dtype=torch.float64)[:, None] * (1 - smoothing) + smoothing / 2
-    positive_weight = None if weight is None else torch.tensor([weight], dtype=torch.float64)
+    classes, labels = rows
+    outputs = np.eye(classes)[labels] if classes > 2 else np.array(labels, float)[:, None]
+    y = torch.tensor(outputs) * (1 - smoothing) + smoothing / 2
+    of_class = [1.0 if weight is None else weight / (1 + number) for number in range(classes)]
+    of_row = torch.tensor([of_class[label] for label in labels], dtype=torch.float64)
     logits = torch.linspace(-12, 12, 801, dtype=torch.float64)
-    bce = torch.nn.functional.binary_cross_entropy_with_logits
-    least = min(bce(logit.expand_as(y), y, pos_weight=positive_weight).item() for logit in logits)
-    assert constant_loss(y, positive_weight).item() == pytest.approx(least, abs=1e-3)
-    each = [
-        bce(logits, row.expand_as(logits), pos_weight=positive_weight, reduction="none").min().item()
-        for row in y
-    ]
-    assert perfect_loss(y, positive_weight).item() == pytest.approx(np.mean(each), abs=1e-3)
+    # The loss of each logit for each target, and of it the least of all logits: for all rows the same, and for each its own.
+    each = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits[:, None, None].expand(-1, *y.shape), y.expand(len(logits), *y.shape), reduction="none"
+    )
+    each *= of_row[:, None]
+    class_weight = None if weight is None else torch.tensor(of_class, dtype=torch.float64)
+    least, perfect = each.mean(dim=1).amin(dim=0).mean(), each.amin(dim=0).mean()
+    assert constant_loss(y, class_weight).item() == pytest.approx(least.item(), abs=2e-3)
+    assert perfect_loss(y, class_weight).item() == pytest.approx(perfect.item(), abs=2e-3)
 
 
 @settings(max_examples=50, deadline=None)
@@ -689,12 +697,27 @@ def test_a_rare_class_is_missed_or_seen_everywhere(
     assert (SYMPTOMS["class_imbalance"](seen) is not None) == is_found
 
 
-def test_soft_labels_beside_weights_are_found_to_hide_all_other_classes(train: Train) -> None:
-    both = ["loss.positive_weight=balanced", "loss.label_smoothing=0.2"]
-    run = train(*QUICK, *SICK["class_imbalance"], *both)
-    assert run.summary["metrics"]["val/accuracy"] < 0.1
-    found = diagnosis(run)[0]
-    assert (found["symptom"], found["remedies"]) == ("class_imbalance", ["loss.label_smoothing=0.0"])
+@pytest.mark.parametrize("smoothing", [0, 0.2])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_weighed_classes_are_found_alike(train: Train, classes: int, smoothing: float) -> None:
+    """Also the rare ones among frequent ones, and beside soft labels, which are those of all rows."""
+    rare = [
+        "data=gaussian_quantiles",
+        f"data.n_classes={classes}",
+        "data.n_samples=4000",
+        "data.imbalance=0.05",
+    ]
+    learner = ["model.hidden=[20]", "optimizer=adam", "optimizer.lr=0.03", "trainer.max_epochs=15"]
+    plain = train(*QUICK, *rare, *learner, folder="plain").summary["metrics"]
+    weighed = train(
+        *QUICK,
+        *rare,
+        *learner,
+        "loss.class_weight=balanced",
+        f"loss.label_smoothing={smoothing}",
+        folder="weighed",
+    ).summary["metrics"]
+    assert weighed["test/balanced_accuracy"] > plain["test/balanced_accuracy"] + 0.2
 
 
 def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
@@ -1029,9 +1052,8 @@ def test_a_rate_is_too_low_if_a_longer_step_gains_much_more_than_all_that_still_
         ("learning_rate_too_low", {"batch_size": 800, "lr": 1e-3, "momentum": 0.9}, "optimizer.lr=0.1"),
         ("learning_rate_too_low", {"batch_size": 800, "optimizer": "lbfgs", "lr": 0.5}, "optimizer.lr=3.0"),
         ("learning_rate_too_low", {"batch_size": 4}, "optimizer.lr=1.0"),
-        ("class_imbalance", {}, "loss.positive_weight=balanced optimizer.lr=0.033 callbacks=early_stopping"),
-        ("class_imbalance", {"optimizer": "adam"}, "loss.positive_weight=balanced trainer.max_epochs=30"),
-        ("class_imbalance", {"weighs_classes": True}, "loss.label_smoothing=0.0"),
+        ("class_imbalance", {}, "loss.class_weight=balanced optimizer.lr=0.05 callbacks=early_stopping"),
+        ("class_imbalance", {"optimizer": "adam"}, "loss.class_weight=balanced trainer.max_epochs=30"),
     ],
 )
 def test_the_likeliest_remedy_comes_first(symptom: str, changed: dict[str, Any], first: str) -> None:
@@ -1101,15 +1123,6 @@ def test_few_rare_rows_that_decide_the_validation_loss_do_not_tell_overfitting(
         data=replace(run.data, class_shares=np.array([0.96, 0.04]), rows={"train": 320, "val": rows}),
     )
     assert (SYMPTOMS["overfitting"](seen) is not None) == is_found
-
-
-@pytest.mark.parametrize("symptom", ["overfitting", "label_noise"])
-def test_labels_of_weighed_classes_are_not_softened(symptom: str) -> None:
-    run = observed(1.0, 0.9, 0.8)
-    for weighs_classes in (False, True):
-        seen = replace(run, settings=replace(run.settings, weighs_classes=weighs_classes))
-        told = [remedy.overrides for remedy in remedies(Finding(symptom, "serious", 0, {}), seen)]
-        assert ("loss.label_smoothing=0.2" in told) != weighs_classes
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def test_gradients_are_those_of_each_alone(
 ) -> None:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(3, 5, 6, generator=generator)
-    targets = torch.rand(3, 5, 2, generator=generator)
+    labels = torch.randint(0, 2, (3, 5), generator=generator)
+    targets = functional.one_hot(labels, 2).float()
     weight = torch.tensor([[[1.0, 2.0]], [[0.5, 1.0]], [[3.0, 1.0]]]) if weighted else None
     parameters = network.stack([parameter.detach() for parameter in m.parameters()] for m in members)
     logits, gradients = network.gradients(x, targets, weight, parameters)
@@ -54,7 +55,7 @@ def test_gradients_are_those_of_each_alone(
         alone = member(x[index])
         torch.testing.assert_close(logits[index], alone)
         functional.binary_cross_entropy_with_logits(
-            alone, targets[index], pos_weight=None if weight is None else weight[index]
+            alone, targets[index], None if weight is None else weight[index, 0, labels[index], None]
         ).backward()
         for ours, theirs in zip(gradients, member.parameters(), strict=True):
             assert theirs.grad is not None

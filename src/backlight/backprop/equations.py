@@ -53,53 +53,65 @@ def smooth(y: Tensor, label_smoothing: float) -> Tensor:
 def binary_cross_entropy(
     logits: Tensor,
     y: Tensor,
-    positive_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
     batch_size: float | None = None,
 ) -> Tensor:
     """Mean BCE over batch and outputs, from logits (the numerically stable form of sigmoid + BCE).
 
-    `positive_weight [outputs]` multiplies the term of the positive class, `sample_weight [batch, 1]` all
-    terms of a row (the mean still divides by the number of rows, as PyTorch's `weight` does).
+    `class_weight [classes]` multiplies the terms of a row by the weight of its class, of two classes the negative
+    one's first; `sample_weight [batch, 1]` those of each row (the mean still divides by the number of rows, as
+    PyTorch's `weight` does).
     `batch_size` is the number of rows to divide by where this batch is only a part of the whole
     (default: its own rows). Returns a scalar.
     """
-    total = functional.binary_cross_entropy_with_logits(
-        logits, y, sample_weight, pos_weight=positive_weight, reduction="sum"
-    )
+    weight = _row_weight(y, class_weight, sample_weight)
+    total = functional.binary_cross_entropy_with_logits(logits, y, weight, reduction="sum")
     return total / _terms(y, batch_size)
 
 
-def binary_cross_entropies(logits: Tensor, y: Tensor, positive_weight: Tensor | None = None) -> Tensor:
+def binary_cross_entropies(logits: Tensor, y: Tensor, class_weight: Tensor | None = None) -> Tensor:
     """The mean BCE `[members]` of each member, of logits and targets `[members, batch, outputs]`.
 
-    `positive_weight [members, 1, outputs]` is as for `binary_cross_entropy`.
+    `class_weight [members, 1, classes]` is as for `binary_cross_entropy`.
     """
     each = functional.binary_cross_entropy_with_logits(
-        logits, y, pos_weight=positive_weight, reduction="none"
+        logits, y, _row_weight(y, class_weight), reduction="none"
     )
     return each.mean(dim=(-2, -1))
+
+
+def weight_of_class(y: Tensor, class_weight: Tensor) -> Tensor:
+    """The weight `[…, rows, 1]` of each row's class, from targets y `[…, rows, outputs]`, smoothed or not."""
+    is_class = y > 0.5
+    if y.shape[-1] == 1:
+        return torch.where(is_class, class_weight[..., 1:], class_weight[..., :1])
+    return (is_class * class_weight).sum(dim=-1, keepdim=True)
+
+
+def _row_weight(y: Tensor, class_weight: Tensor | None, sample_weight: Tensor | None = None) -> Tensor | None:
+    """What the terms of each row are multiplied by."""
+    if class_weight is None:
+        return sample_weight
+    of_class = weight_of_class(y, class_weight)
+    return of_class if sample_weight is None else of_class * sample_weight
 
 
 def output_delta(
     logits: Tensor,
     y: Tensor,
-    positive_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
     batch_size: float | None = None,
 ) -> Tensor:
     """BP1: `delta_L = ∂L/∂z_L = (σ(z_L) − y) / (batch·outputs)`, the derivative of `binary_cross_entropy`.
 
-    With a positive-class weight p the numerator is `σ(z)·(1 + (p − 1)·y) − p·y`; a row's weight
-    multiplies it.
+    The weights of a row multiply it.
     """
-    error = steady_sigmoid(logits)  # and from here on in place
-    if positive_weight is None:
-        error.sub_(y)
-    else:
-        error.mul_(1 + (positive_weight - 1) * y).sub_(positive_weight * y)
-    if sample_weight is not None:
-        error.mul_(sample_weight)
+    error = steady_sigmoid(logits).sub_(y)  # and from here on in place
+    weight = _row_weight(y, class_weight, sample_weight)
+    if weight is not None:
+        error.mul_(weight)
     return error.div_(_terms(y, batch_size))
 
 

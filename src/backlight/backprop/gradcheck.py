@@ -47,7 +47,7 @@ def gradcheck(
     model: SigmoidMLP,
     x: Rows,
     y: Tensor,
-    positive_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
     *,
     max_entries: int = 200,
     seed: int = 0,
@@ -58,15 +58,15 @@ def gradcheck(
         model: the network.
         x: `[batch, features]`, sparse or not.
         y: `[batch, outputs]`, in [0, 1].
-        positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
+        class_weight: `[classes]`, see `equations.binary_cross_entropy`.
         max_entries: per parameter; of larger ones so many are drawn at random for the differences, which
             cost four forward passes each.
         seed: of that draw.
     """
     model = copy.deepcopy(model).double()
     x, y = x.double(), y.double()
-    positive_weight = None if positive_weight is None else positive_weight.double()
-    records = [trace(model, x, y, positive_weight, backward=by) for by in ("equations", "autograd")]
+    class_weight = None if class_weight is None else class_weight.double()
+    records = [trace(model, x, y, class_weight, backward=by) for by in ("equations", "autograd")]
     generator = torch.Generator().manual_seed(seed)
     # BCE from logits subtracts numbers as large as they are.
     magnitude = float(records[0].loss + records[0].layers[-1].pre_activation.abs().mean())
@@ -76,7 +76,7 @@ def gradcheck(
         for name, parameter in layer.named_parameters():
             ours, autograd = (getattr(record.layers[index], f"{name}_gradient") for record in records)
             entries = torch.randperm(parameter.numel(), generator=generator)[:max_entries]
-            differences = _central_differences(model, x, y, positive_weight, parameter, entries)
+            differences = _central_differences(model, x, y, class_weight, parameter, entries)
             scale = max(float(autograd.abs().max()), sys.float_info.min)
             result.append(
                 Agreement(
@@ -95,7 +95,7 @@ def _central_differences(
     model: SigmoidMLP,
     x: Rows,
     y: Tensor,
-    positive_weight: Tensor | None,
+    class_weight: Tensor | None,
     parameter: Tensor,
     entries: Tensor,
 ) -> Tensor:
@@ -111,7 +111,7 @@ def _central_differences(
         losses = []
         for steps in (1, -1, 2, -2):
             parameter[place] = value + steps * STEP
-            losses.append(binary_cross_entropy(model(x), y, positive_weight).item())
+            losses.append(binary_cross_entropy(model(x), y, class_weight).item())
         parameter[place] = value
         found[position] = (8 * (losses[0] - losses[1]) - (losses[2] - losses[3])) / (12 * STEP)
     return found

@@ -113,7 +113,7 @@ class Backpropagation:
         self,
         x: Rows,
         y: Tensor,
-        positive_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
         sample_weight: Tensor | None = None,
         batch_size: float | None = None,
     ) -> BackwardPass:
@@ -122,18 +122,18 @@ class Backpropagation:
         Args:
             x: `[batch, features]`, sparse or not.
             y: `[batch, outputs]`, in [0, 1].
-            positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
+            class_weight: `[classes]`, see `equations.binary_cross_entropy`.
             sample_weight: `[batch, 1]`, see there.
             batch_size: rows of the whole batch where this is only one process's share of it.
         """
-        forward, deltas = self._pass(x, y, positive_weight, sample_weight, batch_size)
+        forward, deltas = self._pass(x, y, class_weight, sample_weight, batch_size)
         return BackwardPass(forward, deltas, list(equations.gradients(forward, deltas)))
 
     def differentiate(
         self,
         x: Rows,
         y: Tensor,
-        positive_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
         batch_size: float | None = None,
     ) -> Tensor:
         """Set `.grad` of every parameter to its gradient; returns the logits `[batch, outputs]`.
@@ -141,7 +141,7 @@ class Backpropagation:
         The second pass of a kind in a row is recorded, and from then on a CPU repeats that. Arguments are those of
         `backward_pass`.
         """
-        kind = x.shape, y.shape, batch_size, id(positive_weight), torch.get_num_threads()
+        kind = x.shape, y.shape, batch_size, id(class_weight), torch.get_num_threads()
         is_second, self._kind = kind == self._kind, kind
         self._is_repeated = kind == self._taped
         if self._is_repeated:
@@ -152,11 +152,11 @@ class Backpropagation:
             return logits.clone()
         self._passed = None  # which frees its memory
         if not is_second or not isinstance(x, Tensor) or not x.is_cpu:
-            self._passed = self._backpropagated(x, y, positive_weight, batch_size)
+            self._passed = self._backpropagated(x, y, class_weight, batch_size)
             return self._passed.logits
         self._tape, self._taped = None, ()
         with Tape(x, y) as tape:
-            self._passed = self._backpropagated(x, y, positive_weight, batch_size)
+            self._passed = self._backpropagated(x, y, class_weight, batch_size)
             logits = self._passed.logits
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         tape.returns([logits, *gradients], self._passed.tensors)
@@ -174,10 +174,10 @@ class Backpropagation:
         return self._passed.map(lambda _: next(tensors))
 
     def _backpropagated(
-        self, x: Rows, y: Tensor, positive_weight: Tensor | None, batch_size: float | None
+        self, x: Rows, y: Tensor, class_weight: Tensor | None, batch_size: float | None
     ) -> BackwardPass:
         """The pass, with `.grad` of every parameter set to its gradient."""
-        forward, deltas = self._pass(x, y, positive_weight, None, batch_size)
+        forward, deltas = self._pass(x, y, class_weight, None, batch_size)
         gradients = []
         # A large gradient takes the place of the one before, whose memory is free for that of the next layer.
         for weight, bias, (of_weight, of_bias), (room, _), found in zip(
@@ -198,7 +198,7 @@ class Backpropagation:
         self,
         x: Rows,
         y: Tensor,
-        positive_weight: Tensor | None,
+        class_weight: Tensor | None,
         sample_weight: Tensor | None,
         batch_size: float | None,
     ) -> tuple[ForwardPass, list[Tensor]]:
@@ -207,7 +207,7 @@ class Backpropagation:
             x = x.detach()
         stacked = x[None]
         forward = equations.forward(stacked, self._weights, self._biases, self._activation)
-        error = equations.output_delta(forward.logits, y, positive_weight, sample_weight, batch_size)
+        error = equations.output_delta(forward.logits, y, class_weight, sample_weight, batch_size)
         return forward, equations.deltas(forward, self._weights, error, self._activation)
 
 

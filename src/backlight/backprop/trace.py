@@ -80,7 +80,7 @@ def trace(
     model: nn.Module,
     x: Rows,
     y: Tensor,
-    positive_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
     sample_weight: Tensor | None = None,
     *,
     backward: Literal["equations", "autograd"] = "equations",
@@ -92,7 +92,7 @@ def trace(
             activations between them that returns logits.
         x: `[batch, features]`, sparse or not.
         y: `[batch, outputs]`, in [0, 1].
-        positive_weight: `[outputs]`, see `equations.binary_cross_entropy`.
+        class_weight: `[classes]`, see `equations.binary_cross_entropy`.
         sample_weight: `[batch, 1]`, see there.
         backward: who computes it.
 
@@ -100,11 +100,11 @@ def trace(
         ValueError: the model is not such a network.
     """
     if backward == "autograd":
-        return _by_autograd(model, x, y, positive_weight, sample_weight)
+        return _by_autograd(model, x, y, class_weight, sample_weight)
     if not isinstance(model, SigmoidMLP):
         raise ValueError("backward=equations: only a SigmoidMLP has them; use backward=autograd")
-    passed = Backpropagation(model).backward_pass(x, y, positive_weight, sample_weight)
-    loss = equations.binary_cross_entropy(passed.logits, y, positive_weight, sample_weight)
+    passed = Backpropagation(model).backward_pass(x, y, class_weight, sample_weight)
+    loss = equations.binary_cross_entropy(passed.logits, y, class_weight, sample_weight)
     return Trace(
         _of_one(layer_names(passed.deltas), model.linear_layers, passed, model.activation), loss.detach()
     )
@@ -117,7 +117,7 @@ def trace_many(
     activation: Activation,
     x: Rows,
     y: Tensor,
-    positive_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
 ) -> Trace:
     """`trace` of many networks of one shape by the equations, each on rows of its own.
 
@@ -127,13 +127,13 @@ def trace_many(
         activation: of the hidden layers.
         x: `[n, batch, features]`; of one network it may be sparse.
         y: `[n, batch, outputs]`, in [0, 1].
-        positive_weight: `[n, 1, outputs]`, see `equations.binary_cross_entropy`.
+        class_weight: `[n, 1, outputs]`, see `equations.binary_cross_entropy`.
     """
     forward = equations.forward(x, weights, biases, activation)
-    error = equations.output_delta(forward.logits, y, positive_weight)
+    error = equations.output_delta(forward.logits, y, class_weight)
     deltas = equations.deltas(forward, weights, error, activation)
     passed = BackwardPass(forward, deltas, list(equations.gradients(forward, deltas)))
-    losses = equations.binary_cross_entropies(forward.logits, y, positive_weight)
+    losses = equations.binary_cross_entropies(forward.logits, y, class_weight)
     return Trace(layers_of(layer_names(deltas), weights, passed, activation), losses)
 
 
@@ -284,13 +284,13 @@ def _by_autograd(
     model: nn.Module,
     x: Rows,
     y: Tensor,
-    positive_weight: Tensor | None,
+    class_weight: Tensor | None,
     sample_weight: Tensor | None,
 ) -> Trace:
     with AutogradRecorder(model) as recorder:
         logits = model(x.detach())
     recorder.require_chain(logits)
-    loss = equations.binary_cross_entropy(logits, y, positive_weight, sample_weight)
+    loss = equations.binary_cross_entropy(logits, y, class_weight, sample_weight)
     linear = [recorder.linear[name] for name in recorder.names]
     wanted = [*recorder.pre_activations, *(p for layer in linear for p in (layer.weight, layer.bias))]
     found = torch.autograd.grad(loss, wanted)

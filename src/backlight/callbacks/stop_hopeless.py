@@ -26,7 +26,7 @@ START_ROWS = 512
 
 def base_loss(data: ClassificationData, loss: BinaryCrossEntropy) -> float:
     """The loss of knowing the class shares only, on the first training rows; those of a sweep often share it."""
-    known, weight = _base_losses.setdefault(data, {}), loss.positive_weight
+    known, weight = _base_losses.setdefault(data, {}), loss.class_weight
     key = (loss.label_smoothing, str(weight))
     if key not in known:
         y = data.part("train")[1][:EVALUATION_ROWS]

@@ -135,11 +135,13 @@ class ClassificationData(LightningDataModule):
         """`[rows]` the group of each row of the part; None where rows have none."""
         return self._groups.get(name)
 
-    def positive_weight(self) -> Tensor:
-        """Negative over positive training rows per output: the weight that balances the classes."""
+    def class_weight(self) -> Tensor:
+        """The weight `[classes]` of a row of each class, by which they balance: 1 in the mean of the training rows."""
         y = self.part("train")[1]
-        positive = y.sum(dim=0)
-        return (len(y) - positive) / positive
+        rows = y.sum(dim=0)
+        if self.num_outputs == 1:
+            rows = torch.cat([len(y) - rows, rows])
+        return len(y) / (len(rows) * rows.clamp(min=1))  # a class may have none
 
     @property
     def rows_per_step(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from backlight.backprop.activations import Activation
 from backlight.backprop.contributions import contributions
-from backlight.backprop.equations import binary_cross_entropies, forward
+from backlight.backprop.equations import binary_cross_entropies, forward, weight_of_class
 from backlight.backprop.products import linear
 from backlight.backprop.sparse import Rows, SparseRows, affine, outer, squared_norms
 from backlight.backprop.trace import Trace, trace_many
@@ -65,9 +65,9 @@ class Networks:
         """`[n, rows, outputs]` of x `[n, rows, features]`."""
         return forward(x, self.weights, self.biases, self.activation).logits
 
-    def trace(self, x: Rows, y: Tensor, positive_weight: Tensor | None) -> Trace:
+    def trace(self, x: Rows, y: Tensor, class_weight: Tensor | None) -> Trace:
         """See `trace_many`."""
-        return trace_many(self.weights, self.biases, self.activation, x, y, positive_weight)
+        return trace_many(self.weights, self.biases, self.activation, x, y, class_weight)
 
 
 def layer_states(networks: Networks, record: Trace) -> list[list[LayerState]]:
@@ -85,7 +85,7 @@ def layer_states(networks: Networks, record: Trace) -> list[list[LayerState]]:
 
 @torch.no_grad()
 def best_steps(
-    networks: Networks, record: Trace, x: Rows, y: Tensor, positive_weight: Tensor | None, rates: Tensor
+    networks: Networks, record: Trace, x: Rows, y: Tensor, class_weight: Tensor | None, rates: Tensor
 ) -> list[tuple[float, float]]:
     """Of how many learning rates a good step along the gradient is, at most a million; by how much it lowers the loss.
 
@@ -94,7 +94,7 @@ def best_steps(
     Args:
         networks: of the record; they are not changed.
         record: of x and y.
-        x, y, positive_weight: as for `trace_many`.
+        x, y, class_weight: as for `trace_many`.
         rates: `[n, 2]`: what the optimizer multiplies the gradient with, and its sign with (Adam and its kin
             take steps of about the same size in every weight).
     """
@@ -109,7 +109,7 @@ def best_steps(
     at_once = len(STEP_LENGTHS) if sum(way.numel() for way in ways) < ENTRIES_IN_CACHE else 1
     # Memory that is written to for the first time costs a large network as much as the products.
     rooms = [start.new_empty(start.shape[0], at_once, *start.shape[1:]) for start in starts]
-    weight = None if positive_weight is None else positive_weight.repeat_interleave(at_once, dim=0)
+    weight = None if class_weight is None else class_weight.repeat_interleave(at_once, dim=0)
     targets = y.repeat_interleave(at_once, dim=0)
     losses, passed = [], None
     for lengths in torch.tensor(STEP_LENGTHS).reshape(-1, 1, 1).split(at_once):
@@ -161,25 +161,34 @@ def first_non_finite(network: Networks, record: Trace, x: Rows, rates: Tensor) -
     return None
 
 
-def constant_loss(y: Tensor, positive_weight: Tensor | None) -> Tensor:
+def constant_loss(y: Tensor, class_weight: Tensor | None) -> Tensor:
     """The BCE `[…]` of the best prediction that is the same for every row of y `[…, rows, outputs]`.
 
-    With the share q of positives and their weight p it is the entropy at `pq / (pq + 1 − q)`, weighted.
+    It is the entropy of the shares that the classes have of the rows, by weight, times the mean weight.
     """
-    return _entropy(y.double().mean(dim=-2, keepdim=True), positive_weight)
+    y, weight = _weighed(y, class_weight)
+    mean = weight.mean(dim=-2, keepdim=True)
+    share = (weight * y).mean(dim=-2, keepdim=True) / mean
+    return (mean * _entropy(share)).mean(dim=(-2, -1))
 
 
-def perfect_loss(y: Tensor, positive_weight: Tensor | None) -> Tensor:
+def perfect_loss(y: Tensor, class_weight: Tensor | None) -> Tensor:
     """The BCE `[…]` of predicting every target of y `[…, rows, outputs]` itself: 0 unless labels are smoothed."""
-    return _entropy(y.double(), positive_weight)
+    y, weight = _weighed(y, class_weight)
+    return (weight * _entropy(y)).mean(dim=(-2, -1))
 
 
-def _entropy(q: Tensor, positive_weight: Tensor | None) -> Tensor:
-    """The least BCE where shares q are positive, and weigh as much."""
-    p = 1.0 if positive_weight is None else positive_weight.double()
-    weight = p * q + 1 - q
-    # The share of negatives as it is, for 1 minus that of positives may round to 0.
-    return -(torch.xlogy(p * q, p * q / weight) + torch.xlogy(1 - q, (1 - q) / weight)).mean(dim=(-2, -1))
+def _weighed(y: Tensor, class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The targets, and the weight `[…, rows, 1]` of each row."""
+    y = y.double()
+    return y, torch.ones_like(y[..., :1]) if class_weight is None else weight_of_class(
+        y, class_weight.double()
+    )
+
+
+def _entropy(q: Tensor) -> Tensor:
+    """Of each share of positives."""
+    return -(torch.xlogy(q, q) + torch.xlogy(1 - q, 1 - q))
 
 
 class RowsOnDisk(Protocol):

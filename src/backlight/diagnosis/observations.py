@@ -88,7 +88,7 @@ class Settings:
     `switchable`: whether `optimizer=…` can be added to the command line as it was. Options of the old
     optimizer that were set by hand would not fit the new one. `overrides`: the values that remedies may
     set, as overrides that would change nothing. `momentum`, `weight_decay`: 0 of optimizers that have none.
-    `weighs_classes`: whether the loss weighs the positive class.
+    `weighs_classes`: whether the loss weighs the classes.
     """
 
     optimizer: str
@@ -191,13 +191,15 @@ class Observations:
     def telling_rows(self) -> float:
         """Validation rows of equal weight whose mean loss has the standard error of this one's.
 
-        Kish 1965, Survey Sampling: `(Σw)² / Σw²`, where the rare class weighs as much as all others.
+        Kish 1965, Survey Sampling: `(Σw)² / Σw²`, where each class weighs as much.
         """
-        rows = self.data.rows["val"]
+        rows, shares = self.data.rows["val"], self.data.class_shares
         if not self.settings.weighs_classes:
             return rows
-        rarest = float(self.data.class_shares.min())
-        return max(1.0, 4 * rarest * (1 - rarest) * rows)
+        of_weights = (
+            len(shares) ** 2 / (1 / shares.clip(min=1e-12)).sum()
+        )  # a class may have no training rows
+        return max(1.0, float(of_weights) * rows)
 
     def progress(self, part: Literal["train", "val"] = "train") -> float:
         """How far the loss came from the best constant prediction (0) to perfect ones (1); below 0 if it went up.

@@ -77,14 +77,14 @@ class PopulationMonitor:
             self._looking = number, due, [parameter[due].clone() for parameter in parameters]
 
     def end(
-        self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
+        self, x: Tensor, targets: Tensor, class_weight: Tensor | None, parameters: Sequence[Tensor]
     ) -> None:
         """Take the figures of the step that was made, if anybody is due.
 
         Args:
             x: `[members, batch, features]`, or fewer, see `StackedNetwork.gradients`.
             targets: `[members, batch, outputs]`
-            positive_weight: `[members, 1, outputs]`, see `equations.binary_cross_entropy`.
+            class_weight: `[members, 1, classes]`, see `equations.binary_cross_entropy`.
             parameters: `[members, …]`, with the step.
         """
         if self._looking is None:
@@ -97,7 +97,7 @@ class PopulationMonitor:
             self._model.activation,
             x,
             targets[due],
-            None if positive_weight is None else positive_weight[due],
+            None if class_weight is None else class_weight[due],
         ).layers
         updates = torch._foreach_sub(self._weights([parameter[due] for parameter in parameters]), weights)
         sums = torch.stack([torch.stack(layer.sums) for layer in contributions(traced, updates)])

@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn import functional
 
 from backlight.backprop import equations
 from backlight.backprop.activations import Activation
@@ -33,14 +32,14 @@ class StackedNetwork(Protocol):
         ...
 
     def gradients(
-        self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
+        self, x: Tensor, targets: Tensor, class_weight: Tensor | None, parameters: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """The logits, and the gradients of each member's mean BCE, which are good until the next call.
 
         Args:
             x: `[members, batch, features]`, or fewer: then each serves equally many members in a row.
             targets: `[members, batch, outputs]`, in [0, 1].
-            positive_weight: `[members, 1, outputs]`, see `equations.binary_cross_entropy`.
+            class_weight: `[members, 1, classes]`, see `equations.binary_cross_entropy`.
             parameters: of all members.
         """
         ...
@@ -79,7 +78,7 @@ class ByEquations:
         return linear(x, *last)
 
     def gradients(
-        self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
+        self, x: Tensor, targets: Tensor, class_weight: Tensor | None, parameters: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """The four equations, over all members at once."""
         weights = parameters[::2]
@@ -87,7 +86,7 @@ class ByEquations:
         shapes = x.shape, targets.shape
         forward, deltas, gradients = self._spare.get(shapes, (None, None, None))
         passed = equations.forward(x, weights, parameters[1::2], self._activation, forward)
-        error = equations.output_delta(passed.logits, targets, positive_weight)
+        error = equations.output_delta(passed.logits, targets, class_weight)
         deltas = equations.deltas(passed, weights, error, self._activation, deltas)
         gradients = list(equations.gradients(passed, deltas, gradients))
         self._spare = {shapes: (passed, deltas, gradients)}
@@ -122,7 +121,7 @@ class ByAutograd:
     scores = logits
 
     def gradients(
-        self, x: Tensor, targets: Tensor, positive_weight: Tensor | None, parameters: Sequence[Tensor]
+        self, x: Tensor, targets: Tensor, class_weight: Tensor | None, parameters: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         """Reverse-mode differentiation of each member's loss."""
         x = for_each(x, len(targets))
@@ -131,13 +130,13 @@ class ByAutograd:
             own: list[Tensor], x: Tensor, targets: Tensor, weight: Tensor | None
         ) -> tuple[Tensor, Tensor]:
             logits = self._one(own, x)
-            return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight), logits
+            return equations.binary_cross_entropy(logits, targets, weight), logits
 
         with torch.enable_grad():
             differentiate = vmap(
-                grad(loss, has_aux=True), in_dims=(0, 0, 0, None if positive_weight is None else 0)
+                grad(loss, has_aux=True), in_dims=(0, 0, 0, None if class_weight is None else 0)
             )
-            gradients, logits = differentiate(list(parameters), x, targets, positive_weight)
+            gradients, logits = differentiate(list(parameters), x, targets, class_weight)
         return logits, gradients
 
     def _one(self, parameters: list[Tensor], x: Tensor) -> Tensor:

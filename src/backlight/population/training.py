@@ -42,7 +42,7 @@ class _Task:
         rows: of each part of one data set.
         data_set: `[members, 1]` int64, the number of each member's data set.
         smoothing: `[members, 1, 1]`, or None where no member has any.
-        positive_weight: `[members, 1, outputs]`, or None where no member has any.
+        class_weight: `[members, 1, classes]`, or None where no member has any.
     """
 
     x: dict[Part, Tensor]
@@ -50,7 +50,7 @@ class _Task:
     rows: dict[Part, int]
     data_set: Tensor
     smoothing: Tensor | None
-    positive_weight: Tensor | None
+    class_weight: Tensor | None
 
     @classmethod
     def of(cls, members: Sequence[Member], device: torch.device) -> "_Task":
@@ -58,8 +58,8 @@ class _Task:
         numbers = {key: number for number, key in enumerate(sets)}
         some = members[0].data
         parts = [part for part in PARTS if some.has(part)]
-        weights = [member.loss.positive_weight for member in members]
-        one = torch.ones(some.num_outputs)
+        weights = [member.loss.class_weight for member in members]
+        one = torch.ones(len(some.class_names))
         return cls(
             {
                 part: torch.cat([_features_of(data, part) for data in sets.values()]).to(device)
@@ -78,12 +78,12 @@ class _Task:
 
     def keep(self, members: Tensor) -> "_Task":
         """The same for these members only, `[kept]` int64."""
-        smoothing, weight = self.smoothing, self.positive_weight
+        smoothing, weight = self.smoothing, self.class_weight
         return replace(
             self,
             data_set=self.data_set[members],
             smoothing=None if smoothing is None else smoothing[members],
-            positive_weight=None if weight is None else weight[members],
+            class_weight=None if weight is None else weight[members],
         )
 
     def take(self, part: Part, rows: slice) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ class _Task:
     def metrics(self, logits: Tensor, y: Tensor, metrics: Metrics) -> dict[str, Tensor]:
         """The loss and metrics `[members]` of rows `[members, rows, outputs]`."""
         members, rows, outputs = logits.shape
-        loss = binary_cross_entropies(logits, self.targets(y), self.positive_weight)
+        loss = binary_cross_entropies(logits, self.targets(y), self.class_weight)
         probability = probabilities(logits.reshape(-1, outputs)).reshape(members, rows, -1)
         labels = (
             y[..., 0].bool() if outputs == 1 else labels_of(y.reshape(-1, outputs)).reshape(members, rows)
@@ -288,7 +288,7 @@ class Population:
                     x = _shared(x, sharing)
                 monitor.begin(number, parameters)
                 logits.append(self._step(x, targets, lr))
-                monitor.end(x, targets, task.positive_weight, parameters)
+                monitor.end(x, targets, task.class_weight, parameters)
         monitor.end_epoch()
         return task.metrics(torch.cat(logits, dim=1), y, cheap_metrics)
 
@@ -309,7 +309,7 @@ class Population:
     def _step(self, x: Tensor, targets: Tensor, lr: Tensor) -> Tensor:
         """Back-propagate a batch, see `StackedNetwork.gradients`, and make a step; returns the logits before it."""
         logits, gradients = self._network.gradients(
-            x, targets, self._task.positive_weight, self._optimizer.parameters
+            x, targets, self._task.class_weight, self._optimizer.parameters
         )
         if self._clip is not None:
             # In the operations of torch.nn.utils.clip_grad_norm_, so that bits are those of a single run.
