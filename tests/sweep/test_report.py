@@ -77,6 +77,17 @@ def test_page_shows_the_trials(call: Call, tmp_path: Path) -> None:
     assert path.read_text() == page, "what is no number counts as unknown"
 
 
+def test_losses_that_do_not_compare_are_told(call: Call, tmp_path: Path) -> None:
+    sweep = ["data=moons", "loss.class_weight=null,[1,5]", "trainer.max_epochs=2", "hydra.sweep.dir=sweep"]
+    told = "losses do not compare trials that differ in loss.class_weight; sweep.metric=val/balanced_accuracy does"
+    assert told in call("train", "-m", *sweep).out
+    page = tmp_path / "sweep/report.html"
+    assert told in page.read_text()
+    again = call("train", "-m", *sweep, "sweep.resume=sweep", "sweep.metric=val/balanced_accuracy")
+    assert "the best of 2 trials by val/balanced_accuracy" in again.out
+    assert told not in again.out and told not in page.read_text()
+
+
 def test_what_is_no_sweep_is_refused(call: Call, tmp_path: Path) -> None:
     result = call("report", "sweep=nowhere")
     assert result.code == 2

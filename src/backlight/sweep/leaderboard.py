@@ -131,6 +131,15 @@ class Leaderboard:
         return sum(isinstance(made, int) and isinstance(most, int) and made < most for made, most in epochs)
 
     @property
+    def caution(self) -> str:
+        """Why its metric does not compare the trials, and which would; empty where it does."""
+        keys = " and ".join(key for key in self.keys if key.startswith("loss."))
+        if not keys or not self.metric.endswith("/loss"):
+            return ""
+        other = "val/balanced_accuracy" if "val/balanced_accuracy" in self.metrics else "train/accuracy"
+        return f"losses do not compare trials that differ in {keys}; sweep.metric={other} does (sweep.resume sorts again)"
+
+    @property
     def shown_metrics(self) -> list[str]:
         """Those worth a column beside the best."""
         wanted = dict.fromkeys([self.metric, "val/accuracy", "test/accuracy"])
@@ -172,6 +181,8 @@ class Leaderboard:
             lines.insert(0, f"mattered     {shares}")
         if self.ended_early:
             lines.insert(0, f"ended early  {self.ended_early} of {len(self.rows)}; why is in each train.log")
+        if self.caution:
+            lines.insert(0, f"careful      {self.caution}")
         if failed:
             lines.insert(0, f"failed       {failed} of {len(self.rows)}; why is in each summary.json")
         get_console().print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)

@@ -58,6 +58,7 @@ class Report:
             name=board.folder.absolute().name,
             command=self._command(),
             facts=self._facts(),
+            caution=board.caution,
             columns=[board.title(column) for column in columns],
             best=[
                 {
