@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits, load_wine, make_classification, make_moons
 from sklearn.kernel_ridge import KernelRidge
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from backlight import early_warning
 from backlight.assemble import assemble
@@ -268,6 +270,27 @@ def test_neighbours_tell_wrong_labels_from_classes_that_overlap() -> None:
     wrong = 1 - (steep == clean).double().mean()
     assert wrong > 0.1 and overlapping.noise < 0.3 * wrong, "only near the border"
     assert neighbourhoods(x[:60], clean[:60]) is None
+
+
+def test_rare_neighbours_count_for_more() -> None:
+    x, y = make_classification(
+        1500,
+        4,
+        n_informative=3,
+        n_redundant=0,
+        n_classes=3,
+        n_clusters_per_class=1,
+        weights=[0.8, 0.17],
+        random_state=1,
+    )
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    found = neighbourhoods(torch.from_numpy(x), torch.from_numpy(y))
+    nearest = KNeighborsClassifier(10).fit(x, y).kneighbors(return_distance=False)
+    votes = np.stack(
+        [(y[nearest] == number).sum(axis=1) / (y == number).sum() for number in range(3)], axis=1
+    )
+    assert found is not None
+    assert found.balanced == pytest.approx(balanced_accuracy_score(y, votes.argmax(axis=1)), abs=0.005)
 
 
 def test_polynomials_tell_wrong_labels_where_neighbours_are_lost() -> None:
@@ -672,19 +695,28 @@ def observed(*losses: float) -> Observations:
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "balanced", "rows", "weighs_classes", "is_found"),
+    ("accuracy", "balanced", "attainable", "rows", "weighs_classes", "is_found"),
     [
-        (0.96, 0.5, 100, False, True),
-        (0.04, 0.5, 100, True, True),  # every row is taken for the rare class
-        (0.52, 0.5, 100, True, False),  # as by chance
-        (0.8, 0.79, 100, True, False),
-        (0.95, 0.8, 100, False, True),
-        (0.95, 0.8, 100, True, False),  # four rows of a class say little of it
-        (0.95, 0.8, 10_000, True, True),
+        (0.96, 0.5, 0.9, 100, False, True),
+        (0.04, 0.5, 0.9, 100, True, True),  # every row is taken for the rare class
+        (0.52, 0.5, 0.9, 100, True, False),  # as by chance
+        (0.8, 0.79, 0.9, 100, True, False),
+        (0.95, 0.8, 0.9, 100, False, True),
+        (0.95, 0.8, 0.9, 100, True, False),  # four rows of a class say little of it
+        (0.95, 0.8, 0.9, 10_000, True, True),
+        (0.95, 0.8, 0.8, 10_000, True, False),  # nor do the neighbours know more of it
+        (0.95, 0.8, 0.8, 10_000, False, True),
+        (0.95, 0.8, None, 10_000, True, True),
     ],
 )
 def test_a_rare_class_is_missed_or_seen_everywhere(
-    accuracy: float, balanced: float, rows: int, *, weighs_classes: bool, is_found: bool
+    accuracy: float,
+    balanced: float,
+    attainable: float | None,
+    rows: int,
+    *,
+    weighs_classes: bool,
+    is_found: bool,
 ) -> None:
     run = observed(1.0, 0.6, 0.5)
     held_out = {"val/accuracy": np.array([accuracy]), "val/balanced_accuracy": np.array([balanced])}
@@ -692,9 +724,46 @@ def test_a_rare_class_is_missed_or_seen_everywhere(
         run,
         series=run.series | held_out,
         settings=replace(run.settings, weighs_classes=weighs_classes),
-        data=replace(run.data, class_shares=np.array([0.96, 0.04]), rows={"train": 320, "val": rows}),
+        data=replace(
+            run.data,
+            class_shares=np.array([0.96, 0.04]),
+            rows={"train": 320, "val": rows},
+            neighbourhoods=None if attainable is None else Neighbourhoods(0.96, 0.0, attainable),
+        ),
     )
     assert (SYMPTOMS["class_imbalance"](seen) is not None) == is_found
+
+
+@pytest.mark.parametrize(
+    ("balanced", "rows", "weighs_classes", "is_found"),
+    [
+        (0.6, 2000, True, True),
+        (0.6, 2000, False, False),  # accuracy says nothing of a rare class
+        (0.6, 20, True, False),  # as chance may have it
+        (0.85, 2000, True, False),
+        (float("nan"), 2000, True, False),
+    ],
+)
+def test_of_weighed_classes_the_neighbours_tell_what_each_could_be_known_by(
+    balanced: float, rows: int, *, weighs_classes: bool, is_found: bool
+) -> None:
+    run = observed(*np.linspace(1.0, 0.8, 5), *[0.8] * 10)
+    seen = replace(
+        run,
+        series=run.series
+        | {"train/accuracy": np.array([0.7]), "val/balanced_accuracy": np.array([balanced])},
+        settings=replace(run.settings, weighs_classes=weighs_classes),
+        data=replace(
+            run.data,
+            class_shares=np.array([0.96, 0.04]),
+            rows={"train": 320, "val": rows},
+            neighbourhoods=Neighbourhoods(0.98, 0.0, 0.9),
+        ),
+    )
+    finding = SYMPTOMS["underfitting"](seen)
+    assert (finding is not None) == is_found
+    if finding is not None:
+        assert finding.evidence["balanced_accuracy_of_the_neighbours"] == 0.9
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.2])
@@ -810,7 +879,7 @@ def test_a_gradient_vanishes_where_half_is_known_but_not_what_the_neighbours_kno
         start=layers,
         end=layers,
         series=half.series | {"train/accuracy": np.full(12, accuracy)},
-        data=replace(half.data, neighbourhoods=Neighbourhoods(0.95, 0.0)),
+        data=replace(half.data, neighbourhoods=Neighbourhoods(0.95, 0.0, 0.95)),
     )
     assert (SYMPTOMS["vanishing_gradient"](seen) is not None) == is_found
 
@@ -840,7 +909,7 @@ def test_dead_units_matter_in_a_network_that_knows_less_than_the_neighbours() ->
             replace(
                 learned,
                 settings=replace(learned.settings, activation="relu"),
-                data=replace(learned.data, neighbourhoods=Neighbourhoods(0.95, 0.0)),
+                data=replace(learned.data, neighbourhoods=Neighbourhoods(0.95, 0.0, 0.95)),
                 series=learned.series | {"train/accuracy": np.full(12, accuracy)},
                 start=[replace(each, silent=np.zeros(8, bool)) for each in layers],
                 end=layers,
@@ -889,7 +958,7 @@ def test_label_noise_is_what_neighbours_and_the_network_contradict(
     rests = observed(*[0.5] * 12)
     seen = replace(
         rests,
-        data=replace(rests.data, neighbourhoods=Neighbourhoods(0.8, noise)),
+        data=replace(rests.data, neighbourhoods=Neighbourhoods(0.8, noise, 0.8)),
         measure_contradicted=lambda: contradicted,
     )
     assert (SYMPTOMS["label_noise"](seen) is not None) == is_found
@@ -908,7 +977,9 @@ def test_a_network_that_knows_nothing_is_stuck_where_there_is_something_to_know(
     attainable: float, symptoms: set[str]
 ) -> None:
     rests = observed(*[1.0] * 12)
-    seen = replace(rests, data=replace(rests.data, neighbourhoods=Neighbourhoods(attainable, 0.4)))
+    seen = replace(
+        rests, data=replace(rests.data, neighbourhoods=Neighbourhoods(attainable, 0.4, attainable))
+    )
     assert {name for name in ("base_rate", "plateau") if SYMPTOMS[name](seen)} == symptoms
 
 
@@ -935,7 +1006,7 @@ def test_small_batches_jump_about_a_course_that_may_fall() -> None:
 
 def test_a_run_that_has_learned_half_but_falls_still_had_too_few_epochs() -> None:
     falls = observed(*np.linspace(1.0, 0.4, 12).tolist())
-    knows_more = replace(falls.data, neighbourhoods=Neighbourhoods(0.95, 0.0))
+    knows_more = replace(falls.data, neighbourhoods=Neighbourhoods(0.95, 0.0, 0.95))
 
     def found(accuracy: float) -> Finding | None:
         series = falls.series | {"train/accuracy": np.full(12, accuracy)}
@@ -969,7 +1040,7 @@ def test_a_short_run_that_knows_next_to_nothing_had_too_few_epochs_if_the_neighb
             replace(
                 begun,
                 series=begun.series | {"train/accuracy": np.full(3, 0.55)},
-                data=replace(begun.data, neighbourhoods=Neighbourhoods(accuracy, 0.0)),
+                data=replace(begun.data, neighbourhoods=Neighbourhoods(accuracy, 0.0, accuracy)),
             )
         )
 
@@ -985,7 +1056,7 @@ def test_a_single_epoch_was_too_short_if_it_fell_far_or_the_neighbours_know_bett
     def after(loss: float, start: float = 1.0, accuracy: float = 0.6) -> Observations:
         seen = replace(observed(loss), start_loss=start)
         seen.series["train/accuracy"] = np.array([accuracy])
-        return replace(seen, data=replace(seen.data, neighbourhoods=Neighbourhoods(0.9, 0.0)))
+        return replace(seen, data=replace(seen.data, neighbourhoods=Neighbourhoods(0.9, 0.0, 0.9)))
 
     fallen = after(0.98, start=1.4)
     assert too_few(fallen) is not None
@@ -1007,7 +1078,7 @@ def test_the_fall_to_the_class_shares_is_not_what_there_was_to_learn(
         falls,
         measure_longer_step=lambda: (100.0, 0.01),
         output_signal=5.0,
-        data=replace(falls.data, neighbourhoods=Neighbourhoods(attainable, 0.0)),
+        data=replace(falls.data, neighbourhoods=Neighbourhoods(attainable, 0.0, attainable)),
     )
     found = SYMPTOMS["learning_rate_too_low"](seen)
     assert (found is not None) == is_found, "where nobody can know more, the loss has settled"
@@ -1021,7 +1092,7 @@ def test_a_rate_is_too_low_if_a_longer_step_gains_much_more_than_all_that_still_
         seen = replace(
             rests,
             series=rests.series | {"train/accuracy": np.full(16, accuracy)},
-            data=replace(rests.data, class_shares=shares, neighbourhoods=Neighbourhoods(0.9, 0.0)),
+            data=replace(rests.data, class_shares=shares, neighbourhoods=Neighbourhoods(0.9, 0.0, 0.9)),
             measure_longer_step=lambda: (100.0, gain),
         )
         return SYMPTOMS["learning_rate_too_low"](seen)
@@ -1054,6 +1125,16 @@ def test_a_rate_is_too_low_if_a_longer_step_gains_much_more_than_all_that_still_
         ("learning_rate_too_low", {"batch_size": 4}, "optimizer.lr=1.0"),
         ("class_imbalance", {}, "loss.class_weight=balanced optimizer.lr=0.05 callbacks=early_stopping"),
         ("class_imbalance", {"optimizer": "adam"}, "loss.class_weight=balanced trainer.max_epochs=30"),
+        (
+            "class_imbalance",
+            {
+                "optimizer": "adam",
+                "weighs_classes": True,
+                "max_epochs": 40,
+                "overrides": {"loss.class_weight=balanced"},
+            },
+            "model.hidden=[32,32]",
+        ),
     ],
 )
 def test_the_likeliest_remedy_comes_first(symptom: str, changed: dict[str, Any], first: str) -> None:
@@ -1233,7 +1314,7 @@ def test_a_rate_far_below_the_usual_one_is_at_fault_where_the_neighbours_know_be
 ) -> None:
     run = observed(*[0.8] * 12)
     series = run.series | {"train/accuracy": np.full(12, accuracy)}
-    knows_more = replace(run.data, neighbourhoods=Neighbourhoods(0.95, 0.0))
+    knows_more = replace(run.data, neighbourhoods=Neighbourhoods(0.95, 0.0, 0.95))
     seen = replace(run, settings=replace(run.settings, lr=lr), data=knows_more, series=series, **moved(0.1))
     assert (SYMPTOMS["learning_rate_too_low"](seen) is not None) == is_found
 

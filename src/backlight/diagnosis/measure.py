@@ -323,7 +323,8 @@ def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
     labels = y[nearness.topk(NEIGHBOURS).indices]
     classes = int(y.max()) + 1
     half = NEIGHBOURS // 2
-    agreed, winner = nn.functional.one_hot(labels[:, :half], classes).sum(dim=1).max(dim=1)
+    votes = nn.functional.one_hot(labels[:, :half], classes).sum(dim=1)
+    agreed, winner = votes.max(dim=1)
     attainable = (winner == y).double().mean()
     purest = agreed.topk(max(1, len(y) // 3)).indices
     noise = float((labels[purest, half:] != winner[purest, None]).double().mean())
@@ -331,7 +332,10 @@ def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
         some = torch.linspace(0, len(x) - 1, min(len(x), MOST_POLYNOMIAL_ROWS)).long()
         by_polynomials = [contradicted_by_polynomial(x[some], y[some], degree) for degree in (2, 3)]
         noise = min(noise, sum(by_polynomials) / 2)  # of one, chance among so few would decide
-    return Neighbourhoods(float(attainable), noise)
+    of_class = y.bincount(minlength=classes).clamp(min=1)
+    is_found = (votes / of_class).argmax(dim=1) == y
+    balanced = (is_found / of_class[y]).sum() / len(y.unique())
+    return Neighbourhoods(float(attainable), noise, float(balanced))
 
 
 def contradicted_by_polynomial(x: Tensor, y: Tensor, degree: int) -> float:

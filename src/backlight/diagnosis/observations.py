@@ -39,10 +39,12 @@ class Neighbourhoods:
         attainable: share of rows whose label is that of most of their neighbours: an accuracy that can be had.
         noise: share of labels that differ from the others where these agree best, or from what polynomials say where
             these are surest, whichever is less: those that no network can know.
+        balanced: the balanced accuracy that can be had, where a neighbour counts for more the rarer its class is.
     """
 
     attainable: float
     noise: float
+    balanced: float
 
 
 @dataclass(frozen=True)

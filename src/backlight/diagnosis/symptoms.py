@@ -471,11 +471,12 @@ def class_imbalance(seen: Observations) -> Finding | None:
         return None
     # Balanced accuracy is that of chance, about, and accuracy far below that of taking every row for the frequent class.
     is_everywhere = balanced <= 1.1 / len(shares) and accuracy < shares.max() / 2
-    # Who weighs the classes has done what can be done, and what chance may do is no finding. Half of the rare rows, say,
-    # are found.
-    of_chance = 0.5 / math.sqrt(max(1, shares.min() * seen.data.rows["val"])) / len(shares)
-    least = 0.1 + (of_chance if seen.settings.weighs_classes else 0)
-    if not (accuracy - balanced > least or is_everywhere):
+    is_missed = accuracy - balanced > 0.1
+    if is_missed and seen.settings.weighs_classes:
+        # Who weighs them has done what can be done: what chance may do is no finding, nor what the neighbours do not know.
+        nearby, at_best = seen.data.neighbourhoods, balanced + _chance(seen)
+        is_missed = accuracy - at_best > 0.1 and (nearby is None or nearby.balanced > at_best)
+    if not (is_missed or is_everywhere):
         return None
     return Finding(
         "class_imbalance",
@@ -518,17 +519,21 @@ def underfitting(seen: Observations) -> Finding | None:
         return None
     if oscillating(seen) is not None or batch_too_small(seen) is not None:
         return None
-    if has_rare_class(seen):  # accuracy is the wrong measure then
+    if has_rare_class(seen) and not seen.settings.weighs_classes:  # accuracy is the wrong measure then
         return None
+    measured = (
+        {
+            "balanced_accuracy": seen.last("val/balanced_accuracy"),
+            "balanced_accuracy_of_the_neighbours": nearby.balanced,
+        }
+        if seen.settings.weighs_classes
+        else {"train_accuracy": seen.last("train/accuracy"), "accuracy_of_the_neighbours": nearby.attainable}
+    )
     return Finding(
         "underfitting",
         "serious",
         _flat_since(seen, SETTLED),
-        {
-            "train_accuracy": seen.last("train/accuracy"),
-            "accuracy_of_the_neighbours": nearby.attainable,
-            "hidden_neurons": float(sum(seen.settings.hidden)),
-        },
+        {**measured, "hidden_neurons": float(sum(seen.settings.hidden))},
     )
 
 
@@ -705,10 +710,19 @@ def _missing(seen: Observations) -> float:
     nearby = seen.data.neighbourhoods
     if nearby is None:
         return 0.0
+    if seen.settings.weighs_classes:
+        lacks = nearby.balanced - seen.last("val/balanced_accuracy") - _chance(seen)
+        return float(np.nan_to_num(lacks))
     held_out = float(np.nan_to_num(seen.last("val/accuracy")))
     # Few rows may be easier ones by chance.
     standard_error = math.sqrt(held_out * (1 - held_out) / seen.data.rows.get("val", 1))
     return nearby.attainable - max(seen.last("train/accuracy"), held_out - standard_error)
+
+
+def _chance(seen: Observations) -> float:
+    """The standard error of the balanced accuracy of the rows held out, where half of the rarest class is found."""
+    shares = seen.data.class_shares
+    return 0.5 / math.sqrt(max(1, shares.min() * seen.data.rows.get("val", 0))) / len(shares)
 
 
 def _jump(loss: Floats) -> float:
