@@ -983,6 +983,57 @@ def test_a_network_that_knows_nothing_is_stuck_where_there_is_something_to_know(
     assert {name for name in ("base_rate", "plateau") if SYMPTOMS[name](seen)} == symptoms
 
 
+@pytest.mark.parametrize(
+    ("rates", "losses", "severity", "settled"),
+    [
+        (0.5 ** np.arange(20), [0.9, 0.87, *[0.86] * 18], "serious", False),  # before anybody could tell
+        (
+            np.repeat([1.0, 0.01], [12, 28]),
+            [*np.linspace(1.0, 0.8, 12), *[0.8] * 28],
+            "serious",
+            False,
+        ),  # amid the fall
+        (np.repeat([1.0, 0.01], [12, 28]), [0.9, *[0.8] * 39], "warning", True),
+        (np.cos(np.linspace(0, np.pi, 40)) + 1, [0.9, *[0.8] * 39], None, True),
+        (np.ones(40), [0.9, *[0.8] * 39], None, True),
+        (np.repeat([1.0, 0.01], [12, 28]), [0.9, *np.linspace(0.5, 0.1, 39)], None, False),  # it has learned
+    ],
+)
+def test_a_schedule_that_ends_training_too_soon_is_at_fault(
+    rates: Floats, losses: list[float], severity: str | None, *, settled: bool
+) -> None:
+    run = observed(*losses)
+    knows = "train/accuracy", np.array([1 - losses[-1] / 2])
+    seen = replace(
+        run,
+        series=run.series | {"lr": 0.1 * rates, knows[0]: knows[1]},
+        data=replace(run.data, neighbourhoods=Neighbourhoods(0.95, 0.0, 0.95)),
+    )
+    found = SYMPTOMS["learning_rate_too_low"](seen)
+    assert (None if found is None else found.severity) == severity
+    assert (SYMPTOMS["underfitting"](seen) is not None) == settled
+    if found is not None:
+        assert remedies(found, seen)[0].overrides == "scheduler=constant"
+        assert found.step == 10 * (4 if len(rates) == 20 else 12)
+
+
+def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
+    run = observed(1.0, 3.0, 2.0)
+    for rates, is_told in (([0.1, 0.2, 0.4], True), ([0.01, 0.1, 0.05], False)):
+        seen = replace(run, series=run.series | {"lr": np.array(rates)})
+        first = remedies(Finding("diverging", "fatal", 0, {}), seen)[0].overrides
+        assert (first == "scheduler=constant") == is_told
+
+
+def test_a_run_that_its_schedule_ended_is_cured_without(train: Train) -> None:
+    options = [*QUICK, "data=circles", "data.noise=0.1", "model.hidden=[32]", "model.activation=tanh"]
+    options += ["optimizer=adam", "optimizer.lr=0.01", "trainer.max_epochs=40", "scheduler=exponential"]
+    found = diagnosis(train(*options, "scheduler.factor=0.5", folder="ended"))
+    assert found[0]["symptom"] == "learning_rate_too_low"
+    assert found[0]["remedies"][0] == "scheduler=constant"
+    assert diagnosis(train(*options[:-1], "scheduler=constant", folder="goes_on")) == []
+
+
 def test_small_batches_jump_about_a_course_that_may_fall() -> None:
     course, jumps = np.linspace(1.0, 0.4, 20), 0.015 * np.resize([1.0, -1.0, -1.0, 1.0], 20)
     small = replace(observed(*course.tolist()).settings, batch_size=2)

@@ -190,6 +190,11 @@ class Observations:
         return float(values[-1]) if len(values) else float("nan")
 
     @property
+    def rates(self) -> Floats:
+        """The learning rate of each epoch."""
+        return self.series.get("lr", np.empty(0))
+
+    @property
     def telling_rows(self) -> float:
         """Validation rows of equal weight whose mean loss has the standard error of this one's.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backlight.diagnosis.observations import USUAL_MOMENTUM, USUAL_RATE, Observations, Settings
-from backlight.diagnosis.symptoms import LONGER_STEP, SHORT, Finding
+from backlight.diagnosis.symptoms import LONGER_STEP, SHORT, Finding, has_faded
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,17 @@ def _lower_rate(seen: Observations) -> Remedy:
         "A shorter step stays where the gradient still says the truth.",
         "Bengio 2012, arXiv:1206.5533",
     )
+
+
+def _hold_rate(seen: Observations) -> list[Remedy]:
+    """No schedule, where it has brought the rate down too soon, or far up."""
+    if has_faded(seen):
+        why = "The schedule has brought the rate down before the network had learned; one that stays lets it go on."
+    elif len(seen.rates) and seen.rates.max() > 3 * seen.settings.lr:
+        why = "The schedule raises the rate, until its steps are too long."
+    else:
+        return []
+    return [Remedy("scheduler=constant", why, "Bengio 2012, arXiv:1206.5533")]
 
 
 CLIP = Remedy(
@@ -347,7 +358,8 @@ def _against_low_rate(seen: Observations) -> list[Remedy]:
     found = [_higher_rate(seen), *more_steps, *_adam(seen), *_longer(seen)]
     # Where few steps are made, but no short ones, more did better than longer ones in 6 of 8 runs; L-BFGS needs all rows.
     makes_few = settings.batch_size >= LARGE_BATCH and settings.optimizer != "lbfgs"
-    return [*more_steps, *found] if makes_few and not _is_far_from_usual(settings) else found
+    first = more_steps if makes_few and not _is_far_from_usual(settings) else []
+    return [*_hold_rate(seen), *first, *found]
 
 
 def _against_underfitting(seen: Observations) -> list[Remedy]:
@@ -377,9 +389,9 @@ def _against_bad_scale(seen: Observations) -> list[Remedy]:
 
 
 REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
-    "non_finite": lambda seen: [_lower_rate(seen), CLIP, UNSATURATE],
-    "diverging": lambda seen: [_lower_rate(seen), *_adam(seen), CLIP],
-    "oscillating": lambda seen: [_lower_rate(seen), *_adam(seen)],
+    "non_finite": lambda seen: [*_hold_rate(seen), _lower_rate(seen), CLIP, UNSATURATE],
+    "diverging": lambda seen: [*_hold_rate(seen), _lower_rate(seen), *_adam(seen), CLIP],
+    "oscillating": lambda seen: [*_hold_rate(seen), _lower_rate(seen), *_adam(seen)],
     "exploding_gradient": lambda seen: [*_small_weights(seen), *_if_high(seen), CLIP],
     "symmetric_neurons": lambda seen: _at_usual_rate(seen, RANDOM_INIT),
     # A lower rate cured 4 of 34 runs whose rate was not far from the usual one, and gelu 21.
