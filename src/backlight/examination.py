@@ -1,7 +1,8 @@
 """From a run to what the diagnosis looks at."""
 
 import csv
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -44,6 +45,7 @@ MOST_ROWS, FEWEST_ROWS = 2048, 256
 WORTH_ALL_ROWS = 2**27
 """Multiply-adds of a pass: of larger networks fewer rows are measured, so that it takes no time to speak of."""
 
+HASTY = 5  # epochs of patience, below which chance may have ended a run
 WORTH_FORKING = 16  # sets of rows to measure
 _data_states: WeakKeyDictionary[ClassificationData, DataState] = WeakKeyDictionary()
 
@@ -207,7 +209,21 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Set
         momentum=config["optimizer"].get("momentum", 0.0),
         weight_decay=config["optimizer"].get("weight_decay", 0.0),
         weighs_classes=config["loss"]["class_weight"] is not None,
+        stopped_hastily=_stopped_hastily(config, evidence.series),
     )
+
+
+def _stopped_hastily(config: Node, series: Mapping[str, Floats]) -> bool:
+    """Whether early stopping ended a run with little patience, or while the loss still fell by less than it asks for."""
+    stopping = config["callbacks"].get("early_stopping")
+    losses = series.get(stopping["monitor"], np.empty(0)) if stopping else np.empty(0)
+    if not 0 < len(losses) < config["trainer"]["max_epochs"]:
+        return False
+    best, waited = math.inf, 0
+    for loss in losses:
+        best, waited = (loss, 0) if loss + stopping["min_delta"] < best else (best, waited + 1)
+    is_its_end = waited >= max(1, stopping["patience"])
+    return is_its_end and bool(stopping["patience"] < HASTY or losses[-1] == losses.min())
 
 
 def measure_rows(sets: Iterable[ClassificationData]) -> None:

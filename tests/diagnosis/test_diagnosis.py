@@ -1034,6 +1034,32 @@ def test_a_run_that_its_schedule_ended_is_cured_without(train: Train) -> None:
     assert diagnosis(train(*options[:-1], "scheduler=constant", folder="goes_on")) == []
 
 
+@pytest.mark.parametrize(
+    ("patience", "min_delta", "is_hasty"),
+    [(0, 0.1, True), (1, 0.3, True), (6, 0.3, True), (10, 0.0, False), (None, 0.0, False)],
+)
+def test_early_stopping_that_does_not_wait_is_at_fault(
+    train: Train, patience: int | None, min_delta: float, *, is_hasty: bool
+) -> None:
+    options = [*QUICK, "data=circles", "data.noise=0.1", "model.hidden=[32]", "model.activation=tanh"]
+    options += ["optimizer=adam", "optimizer.lr=0.005", "trainer.max_epochs=90"]
+    if patience is not None:
+        stopping = "callbacks.early_stopping"
+        options += [
+            "callbacks=early_stopping",
+            f"{stopping}.patience={patience}",
+            f"{stopping}.min_delta={min_delta}",
+        ]
+    run = train(*options)
+    assert (run.summary["epochs"] <= 7) == is_hasty
+    found = diagnosis(run)
+    assert [finding["symptom"] for finding in found] == (["too_few_epochs"] if is_hasty else [])
+    if is_hasty:
+        patient = train(*options, *found[0]["remedies"][0].split()[1:], folder="patient")
+        assert patient.summary["epochs"] > 20
+        assert diagnosis(patient) == []
+
+
 def test_small_batches_jump_about_a_course_that_may_fall() -> None:
     course, jumps = np.linspace(1.0, 0.4, 20), 0.015 * np.resize([1.0, -1.0, -1.0, 1.0], 20)
     small = replace(observed(*course.tolist()).settings, batch_size=2)

@@ -90,7 +90,8 @@ class Settings:
     `switchable`: whether `optimizer=…` can be added to the command line as it was. Options of the old
     optimizer that were set by hand would not fit the new one. `overrides`: the values that remedies may
     set, as overrides that would change nothing. `momentum`, `weight_decay`: 0 of optimizers that have none.
-    `weighs_classes`: whether the loss weighs the classes.
+    `weighs_classes`: whether the loss weighs the classes. `stopped_hastily`: whether early stopping ended the run with
+    little patience, or while the loss still fell.
     """
 
     optimizer: str
@@ -105,6 +106,7 @@ class Settings:
     momentum: float = 0.0
     weight_decay: float = 0.0
     weighs_classes: bool = False
+    stopped_hastily: bool = False
 
     @property
     def usual_rate(self) -> float:

@@ -208,7 +208,15 @@ def _better_rate(seen: Observations) -> float:
 
 
 def _longer(seen: Observations) -> list[Remedy]:
-    """More epochs, unless something else than their number ended the run."""
+    """More epochs, or patience, unless something else than these ended the run."""
+    if seen.settings.stopped_hastily:
+        return [
+            Remedy(
+                f"{UNTIL_IT_RISES} callbacks.early_stopping.min_delta=0.0",
+                "Early stopping ended the run while the loss may still have fallen.",
+                STOP_EARLY.source,
+            )
+        ]
     if len(seen.loss("train")) < seen.settings.max_epochs:
         return []
     remedy = Remedy(
@@ -295,10 +303,10 @@ def _against_imbalance(seen: Observations) -> list[Remedy]:
     """
     settings = seen.settings
     shorter = [f"optimizer.lr={_round(settings.lr / 2)}"] if settings.optimizer == "sgd" else []
-    longer = [f"{UNTIL_IT_RISES} {remedy.overrides}" for remedy in _longer(seen)]
+    longer = [word for remedy in _longer(seen) for word in f"{UNTIL_IT_RISES} {remedy.overrides}".split()]
     needed = "short steps and many epochs" if shorter else "many epochs"
     together = Remedy(
-        " ".join([BALANCE.overrides, *shorter, *longer]),
+        " ".join([BALANCE.overrides, *shorter, *dict.fromkeys(longer)]),
         f"{BALANCE.why.removesuffix('.')}; heavy errors on few rows need {needed}.",
         BALANCE.source,
     )

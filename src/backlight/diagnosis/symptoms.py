@@ -705,7 +705,7 @@ def _is_far_below_usual(seen: Observations) -> bool:
 def _ends_too_soon(seen: Observations) -> bool:
     """Whether the run is at its end, and more epochs would still bring much."""
     loss = seen.loss("train")
-    if len(loss) < max(1, seen.settings.max_epochs):
+    if len(loss) < max(1, seen.settings.max_epochs) and not seen.settings.stopped_hastily:
         return False
     # Of many classes half of the way is not yet what the neighbours know.
     if seen.progress() >= LEARNED and _missing(seen) < BELOW:
