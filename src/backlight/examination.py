@@ -97,7 +97,6 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
         BacklightError: a config cannot be used.
     """
     config, _, data = runs[0]
-    rates = torch.stack([_rates(config["optimizer"], evidence.series) for config, evidence, _ in runs])
     came_to = [
         _began(config, evidence, data) if evidence.ended is None else list(evidence.ended.parameters())
         for config, evidence, data in runs
@@ -107,6 +106,13 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
     activation = ACTIVATIONS[config["model"]["activation"]]
     end = Networks.of(came_to, activation)
     after = end.trace(x, y, class_weight)
+    kept = [_kept_by_clipping(config, norm) for (config, _, _), norm in zip(runs, _norms(after), strict=True)]
+    rates = torch.stack(
+        [
+            _rates(config["optimizer"], evidence.series, share)
+            for (config, evidence, _), share in zip(runs, kept, strict=True)
+        ]
+    )
     at_end = layer_states(end, after)
     starts = [evidence.start for _, evidence, _ in runs if evidence.start is not None]
     if all(evidence.ended is None for _, evidence, _ in runs):
@@ -128,7 +134,7 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
     )
     return [
         Observations(
-            _settings(config, evidence, data),
+            _settings(config, evidence, data, kept[number]),
             evidence.series,
             data.steps_per_epoch,
             base_loss,
@@ -191,7 +197,23 @@ def _contradicted(network: Networks, data: ClassificationData) -> float:
     return contradicted(probabilities(logits), labels_of(y[:MOST_ROWS]))
 
 
-def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Settings:
+def _norms(record: Trace) -> list[float]:
+    """Of the gradient of each network."""
+    squares = [
+        layer.weight_gradient.square().sum(dim=(-2, -1)) + layer.bias_gradient.square().sum(dim=-1)
+        for layer in record.layers
+    ]
+    norms: list[float] = torch.stack(squares).sum(dim=0).sqrt().tolist()
+    return norms
+
+
+def _kept_by_clipping(config: Node, norm: float) -> float:
+    """The share of a step of SGD that clipping leaves; the others make as long ones of what it leaves."""
+    clip = config["trainer"].get("gradient_clip_val")
+    return clip / norm if clip and norm > clip and config["optimizer"]["name"] == "sgd" else 1.0
+
+
+def _settings(config: Node, evidence: Evidence, data: ClassificationData, kept: float) -> Settings:
     name = config["optimizer"]["name"]
     return Settings(
         optimizer=name,
@@ -210,6 +232,7 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData) -> Set
         weight_decay=config["optimizer"].get("weight_decay", 0.0),
         weighs_classes=config["loss"]["class_weight"] is not None,
         stopped_hastily=_stopped_hastily(config, evidence.series),
+        kept_by_clipping=kept,
     )
 
 
@@ -261,12 +284,12 @@ def read_series(path: Path) -> dict[str, Floats]:
         raise BacklightError(f"{path}: not the metrics of a run: {error}") from error
 
 
-def _rates(optimizer: Node, series: dict[str, Floats]) -> Tensor:
+def _rates(optimizer: Node, series: dict[str, Floats], kept: float) -> Tensor:
     """`[2]`: what the optimizer's last steps multiplied gradients, and their signs, with."""
     rates = series.get("lr", np.empty(0))
     lr = float(rates[-1]) if len(rates) else float(optimizer["lr"])
     if optimizer["name"] == "sgd":
-        return torch.tensor([lr / (1 - optimizer.get("momentum", 0.0)), 0.0])
+        return torch.tensor([kept * lr / (1 - optimizer.get("momentum", 0.0)), 0.0])
     return torch.tensor([0.0, lr])
 
 

@@ -1025,13 +1025,26 @@ def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
         assert (first == "scheduler=constant") == is_told
 
 
-def test_a_run_that_its_schedule_ended_is_cured_without(train: Train) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "sick", "remedy"),
+    [
+        (
+            "optimizer=adam optimizer.lr=0.01",
+            "scheduler=exponential scheduler.factor=0.5",
+            "scheduler=constant",
+        ),
+        ("optimizer.lr=0.1", "trainer.gradient_clip_val=0.001", "trainer.gradient_clip_val=null"),
+    ],
+)
+def test_what_makes_steps_short_is_told_to_be_left_out(
+    train: Train, optimizer: str, sick: str, remedy: str
+) -> None:
     options = [*QUICK, "data=circles", "data.noise=0.1", "model.hidden=[32]", "model.activation=tanh"]
-    options += ["optimizer=adam", "optimizer.lr=0.01", "trainer.max_epochs=40", "scheduler=exponential"]
-    found = diagnosis(train(*options, "scheduler.factor=0.5", folder="ended"))
+    options += [*optimizer.split(), "trainer.max_epochs=40"]
+    found = diagnosis(train(*options, *sick.split(), folder="sick"))
     assert found[0]["symptom"] == "learning_rate_too_low"
-    assert found[0]["remedies"][0] == "scheduler=constant"
-    assert diagnosis(train(*options[:-1], "scheduler=constant", folder="goes_on")) == []
+    assert found[0]["remedies"][0] == remedy
+    assert diagnosis(train(*options, remedy, folder="cured")) == []
 
 
 @pytest.mark.parametrize(

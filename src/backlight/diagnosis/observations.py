@@ -91,7 +91,7 @@ class Settings:
     optimizer that were set by hand would not fit the new one. `overrides`: the values that remedies may
     set, as overrides that would change nothing. `momentum`, `weight_decay`: 0 of optimizers that have none.
     `weighs_classes`: whether the loss weighs the classes. `stopped_hastily`: whether early stopping ended the run with
-    little patience, or while the loss still fell.
+    little patience, or while the loss still fell. `kept_by_clipping`: the share of the last gradient.
     """
 
     optimizer: str
@@ -107,6 +107,7 @@ class Settings:
     weight_decay: float = 0.0
     weighs_classes: bool = False
     stopped_hastily: bool = False
+    kept_by_clipping: float = 1.0
 
     @property
     def usual_rate(self) -> float:
@@ -116,7 +117,8 @@ class Settings:
 
     @property
     def rate_over_usual(self) -> float:
-        return self.lr / self.usual_rate
+        """What clipping leaves of it counts."""
+        return self.kept_by_clipping * self.lr / self.usual_rate
 
     @property
     def decays_strongly(self) -> bool:

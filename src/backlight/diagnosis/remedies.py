@@ -80,6 +80,14 @@ CLIP = Remedy(
     "Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063",
 )
 
+
+def _unclipped(seen: Observations) -> list[Remedy]:
+    """No clipping, where it takes most of a step."""
+    why = "Clipping leaves little of every step."
+    wanted = Remedy("trainer.gradient_clip_val=null", why, CLIP.source)
+    return [wanted] if seen.settings.kept_by_clipping < 1 / 3 else []
+
+
 ADAM = Remedy(
     "optimizer=adam optimizer.lr=0.01",
     "Adam scales each weight's step by its own gradients, so that small ones count as well.",
@@ -367,7 +375,7 @@ def _against_low_rate(seen: Observations) -> list[Remedy]:
     # Where few steps are made, but no short ones, more did better than longer ones in 6 of 8 runs; L-BFGS needs all rows.
     makes_few = settings.batch_size >= LARGE_BATCH and settings.optimizer != "lbfgs"
     first = more_steps if makes_few and not _is_far_from_usual(settings) else []
-    return [*_hold_rate(seen), *first, *found]
+    return [*_unclipped(seen), *_hold_rate(seen), *first, *found]
 
 
 def _against_underfitting(seen: Observations) -> list[Remedy]:
