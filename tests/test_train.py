@@ -109,7 +109,13 @@ def test_same_config_gives_the_same_bits_and_another_seed_does_not(train: Train)
         ["data=iris", "loss.label_smoothing=0.1", "loss.class_weight=balanced"],
         ["data=digits", "model.activation=tanh", "optimizer=adam", "trainer.gradient_clip_val=0.5"],
         ["model.hidden=[4,3]", "model.activation=relu", "optimizer=rmsprop", "loss.class_weight=[1,2.5]"],
-        ["model.activation=gelu", "optimizer=adamw", "scheduler=cosine", "data.batch_size=full"],
+        [
+            "model.activation=gelu",
+            "optimizer=adamw",
+            "optimizer.beta1=0",
+            "scheduler=cosine",
+            "data.batch_size=full",
+        ],
         ["optimizer=lbfgs", "data.batch_size=full", "scheduler=step", "optimizer.max_iter=3"],
     ],
 )

@@ -44,7 +44,9 @@ def adam(
     weight_decay: NonNegative = 0.0,
 ) -> optim.Optimizer:
     """Adam (Kingma & Ba 2015); `weight_decay` is an L2 penalty."""
-    return optim.Adam(parameters, lr, (beta1, beta2), eps, weight_decay, fused=_fused(parameters))
+    return optim.Adam(
+        parameters, lr, (float(beta1), float(beta2)), eps, weight_decay, fused=_fused(parameters)
+    )
 
 
 def adamw(
@@ -57,7 +59,9 @@ def adamw(
     weight_decay: NonNegative = 0.01,
 ) -> optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    return optim.AdamW(parameters, lr, (beta1, beta2), eps, weight_decay, fused=_fused(parameters))
+    return optim.AdamW(
+        parameters, lr, (float(beta1), float(beta2)), eps, weight_decay, fused=_fused(parameters)
+    )
 
 
 def rmsprop(

@@ -1208,6 +1208,8 @@ def test_a_rate_is_too_low_if_a_longer_step_gains_much_more_than_all_that_still_
         ("dead_units", {"activation": "relu", "lr": 5.0}, "model.activation=gelu optimizer=adam"),
         ("oscillating", {"lr": 0.15}, "optimizer.lr=0.05"),
         ("oscillating", {"lr": 2.0}, "optimizer.lr=0.1"),
+        ("oscillating", {"lr": 1.0, "optimizer": "lbfgs"}, "data.batch_size=full"),
+        ("oscillating", {"lr": 3.0, "optimizer": "lbfgs", "batch_size": 320}, "optimizer.lr=1.0"),
         ("oscillating", {"lr": 0.1, "momentum": 0.99}, "optimizer.lr=0.01"),
         ("learning_rate_too_low", {"batch_size": 800}, "data.batch_size=32"),
         ("learning_rate_too_low", {"batch_size": 800, "lr": 1e-3, "momentum": 0.9}, "optimizer.lr=0.1"),

@@ -235,6 +235,17 @@ def _longer(seen: Observations) -> list[Remedy]:
     return [remedy]
 
 
+def _all_rows(seen: Observations) -> list[Remedy]:
+    """For L-BFGS, unless it has them."""
+    remedy = Remedy(
+        "data.batch_size=full",
+        "L-BFGS compares gradients from step to step, which must be of the same rows.",
+        "Liu & Nocedal 1989",
+    )
+    has_some = seen.settings.batch_size < seen.data.rows["train"]
+    return [remedy] if seen.settings.optimizer == "lbfgs" and has_some else []
+
+
 USUAL_BATCH, LARGE_BATCH = 32, 256  # rows
 
 
@@ -406,8 +417,8 @@ def _against_bad_scale(seen: Observations) -> list[Remedy]:
 
 REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "non_finite": lambda seen: [*_hold_rate(seen), _lower_rate(seen), CLIP, UNSATURATE],
-    "diverging": lambda seen: [*_hold_rate(seen), _lower_rate(seen), *_adam(seen), CLIP],
-    "oscillating": lambda seen: [*_hold_rate(seen), _lower_rate(seen), *_adam(seen)],
+    "diverging": lambda seen: [*_all_rows(seen), *_hold_rate(seen), _lower_rate(seen), *_adam(seen), CLIP],
+    "oscillating": lambda seen: [*_all_rows(seen), *_hold_rate(seen), _lower_rate(seen), *_adam(seen)],
     "exploding_gradient": lambda seen: [*_small_weights(seen), *_if_high(seen), CLIP],
     "symmetric_neurons": lambda seen: _at_usual_rate(seen, RANDOM_INIT),
     # A lower rate cured 4 of 34 runs whose rate was not far from the usual one, and gelu 21.
@@ -421,7 +432,7 @@ REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
     "base_rate": _against_base_rate,
     "leakage": lambda seen: [SEPARATE],
     "class_imbalance": _against_imbalance,
-    "batch_too_small": lambda seen: [_larger_batches(seen), _lower_rate(seen)],
+    "batch_too_small": lambda seen: [*_all_rows(seen), _larger_batches(seen), _lower_rate(seen)],
     "underfitting": _against_underfitting,
     "label_noise": lambda seen: [CHECK_LABELS, SMOOTH, STOP_EARLY],
     "overfitting": lambda seen: [STOP_EARLY, DECAY, _smaller(seen), SMOOTH],
