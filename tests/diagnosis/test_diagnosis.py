@@ -1026,6 +1026,32 @@ def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
 
 
 @pytest.mark.parametrize(
+    ("steps_per_epoch", "hidden", "max_epochs", "expected"),
+    [
+        (10, 16, 20, "too_few_epochs"),
+        (10, 16, 60, None),  # of an unfinished run nobody can tell
+        (10, 4, 20, "underfitting"),  # so few neurons have no more to come to
+        (100, 16, 20, "underfitting"),
+    ],
+)
+def test_few_steps_tell_nothing_of_what_many_neurons_can_fit(
+    steps_per_epoch: int, hidden: int, max_epochs: int, expected: str | None
+) -> None:
+    run = observed(*np.linspace(1.0, 0.85, 5), *[0.85] * 15)
+    seen = replace(
+        run,
+        steps_per_epoch=steps_per_epoch,
+        series=run.series | {"train/accuracy": np.array([0.7])},
+        settings=replace(run.settings, hidden=[hidden], max_epochs=max_epochs),
+        data=replace(run.data, neighbourhoods=Neighbourhoods(0.98, 0.0, 0.98)),
+    )
+    told = [name for name in ("underfitting", "too_few_epochs") if SYMPTOMS[name](seen) is not None]
+    assert told == ([] if expected is None else [expected])
+    if max_epochs == 20:
+        assert SYMPTOMS["plateau"](seen) is None
+
+
+@pytest.mark.parametrize(
     ("optimizer", "sick", "remedy"),
     [
         (
