@@ -181,9 +181,9 @@ def perfect_loss(y: Tensor, class_weight: Tensor | None) -> Tensor:
 def _weighed(y: Tensor, class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """The targets, and the weight `[…, rows, 1]` of each row."""
     y = y.double()
-    return y, torch.ones_like(y[..., :1]) if class_weight is None else weight_of_class(
-        y, class_weight.double()
-    )
+    if class_weight is None:
+        return y, torch.ones_like(y[..., :1])
+    return y, weight_of_class(y, class_weight.double())
 
 
 def _entropy(q: Tensor) -> Tensor:

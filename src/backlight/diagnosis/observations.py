@@ -207,10 +207,8 @@ class Observations:
         rows, shares = self.data.rows["val"], self.data.class_shares
         if not self.settings.weighs_classes:
             return rows
-        of_weights = (
-            len(shares) ** 2 / (1 / shares.clip(min=1e-12)).sum()
-        )  # a class may have no training rows
-        return max(1.0, float(of_weights) * rows)
+        nonzero = shares.clip(min=1e-12)  # a class may have no training rows
+        return max(1.0, float(len(shares) ** 2 / (1 / nonzero).sum()) * rows)
 
     def progress(self, part: Literal["train", "val"] = "train") -> float:
         """How far the loss came from the best constant prediction (0) to perfect ones (1); below 0 if it went up.
