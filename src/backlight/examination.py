@@ -35,7 +35,7 @@ from backlight.diagnosis.measure import (
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Observations, Settings, Start
 from backlight.errors import BacklightError
 from backlight.model import SigmoidMLP
-from backlight.probabilities import labels_of, probabilities
+from backlight.probabilities import labels_of, predicted, probabilities
 from backlight.processes import forked_map
 from backlight.run_folder import RunFolder
 
@@ -151,6 +151,7 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
             None
             if evidence.error is None
             else first_non_finite(end[number], after[number], x[number], rates[number]),
+            partial(_balanced_accuracy, end[number], data),
         )
         for number, (
             (config, evidence, data),
@@ -195,6 +196,17 @@ def _contradicted(network: Networks, data: ClassificationData) -> float:
     x, y = data.part("val" if data.has("val") else "train")
     (logits,) = network.logits(x[:MOST_ROWS][None])
     return contradicted(probabilities(logits), labels_of(y[:MOST_ROWS]))
+
+
+@torch.no_grad()
+def _balanced_accuracy(network: Networks, data: ClassificationData) -> float:
+    """Of training rows."""
+    x, y = data.part("train")
+    (logits,) = network.logits(x[:MOST_ROWS][None])
+    labels = labels_of(y[:MOST_ROWS])
+    rows = labels.bincount()
+    found = labels.bincount((predicted(probabilities(logits)) == labels).double())
+    return float((found / rows)[rows > 0].mean())
 
 
 def _norms(record: Trace) -> list[float]:

@@ -734,6 +734,15 @@ def test_a_rare_class_is_missed_or_seen_everywhere(
     assert (SYMPTOMS["class_imbalance"](seen) is not None) == is_found
 
 
+def test_a_missed_class_is_seen_in_training_rows_where_none_are_held_out(train: Train, call: Call) -> None:
+    found = diagnosis(train(*QUICK, *SICK["class_imbalance"], "data.val_fraction=0"))[0]
+    assert found["symptom"] == "class_imbalance"
+    said = call("evaluate", "run=run", "part=train").out
+    balanced = re.search(r"balanced_accuracy +│ +([\d.]+)", said)
+    assert balanced is not None
+    assert found["evidence"]["balanced_accuracy"] == pytest.approx(float(balanced[1]), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("balanced", "rows", "weighs_classes", "is_found"),
     [
@@ -1241,7 +1250,7 @@ def test_a_rate_is_too_low_if_a_longer_step_gains_much_more_than_all_that_still_
         ("learning_rate_too_low", {"batch_size": 800, "lr": 1e-3, "momentum": 0.9}, "optimizer.lr=0.1"),
         ("learning_rate_too_low", {"batch_size": 800, "optimizer": "lbfgs", "lr": 0.5}, "optimizer.lr=3.0"),
         ("learning_rate_too_low", {"batch_size": 4}, "optimizer.lr=1.0"),
-        ("class_imbalance", {}, "loss.class_weight=balanced optimizer.lr=0.05 callbacks=early_stopping"),
+        ("class_imbalance", {}, "loss.class_weight=balanced optimizer.lr=0.05 trainer.max_epochs=30"),
         ("class_imbalance", {"optimizer": "adam"}, "loss.class_weight=balanced trainer.max_epochs=30"),
         (
             "class_imbalance",
@@ -1345,6 +1354,14 @@ def test_rows_of_weighed_classes_tell_as_much_as_so_many_of_equal_weight(rarest:
     weights, shares = np.array([1 - rarest, rarest]), np.array([rarest, 1 - rarest])
     expected = rows * (weights @ shares) ** 2 / (weights**2 @ shares) if rarest else 1
     assert weighed.telling_rows == pytest.approx(max(1, expected))
+
+
+def test_who_holds_no_rows_out_is_not_told_to_stop_by_their_loss() -> None:
+    run = observed(1.0, 0.9, 0.8)
+    for held_out in (0, 80):
+        seen = replace(run, data=replace(run.data, rows={"train": 320, "val": held_out}))
+        told = remedies(Finding("class_imbalance", "serious", 0, {}), seen)[0].overrides
+        assert ("callbacks=early_stopping" in told) == (held_out > 0)
 
 
 def test_no_remedy_is_given_twice() -> None:

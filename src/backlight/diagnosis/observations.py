@@ -155,6 +155,7 @@ class Observations:
         data: the rows.
         error: how the run failed, or None.
         first_non_finite: of a run that failed, the layer and the tensor that another step makes infinite or NaN.
+        measure_balanced: the balanced accuracy of training rows; asked where no rows are held out.
     """
 
     settings: Settings
@@ -172,6 +173,7 @@ class Observations:
     data: DataState
     error: str | None = None
     first_non_finite: tuple[str, str] | None = None
+    measure_balanced: Callable[[], float] = lambda: float("nan")
 
     @property
     def longer_step(self) -> float:

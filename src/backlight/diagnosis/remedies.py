@@ -322,7 +322,8 @@ def _against_imbalance(seen: Observations) -> list[Remedy]:
     """
     settings = seen.settings
     shorter = [f"optimizer.lr={_round(settings.lr / 2)}"] if settings.optimizer == "sgd" else []
-    longer = [word for remedy in _longer(seen) for word in f"{UNTIL_IT_RISES} {remedy.overrides}".split()]
+    until = UNTIL_IT_RISES if seen.data.rows.get("val") else ""
+    longer = [word for remedy in _longer(seen) for word in f"{until} {remedy.overrides}".split()]
     needed = "short steps and many epochs" if shorter else "many epochs"
     together = Remedy(
         " ".join([BALANCE.overrides, *shorter, *dict.fromkeys(longer)]),

@@ -480,8 +480,12 @@ def plateau(seen: Observations) -> Finding | None:
 def class_imbalance(seen: Observations) -> Finding | None:
     """A class is so rare that accuracy looks well although it is missed, or that every row is taken for it."""
     shares = seen.data.class_shares
-    accuracy, balanced = (seen.last(f"val/{name}") for name in ("accuracy", "balanced_accuracy"))
-    if not has_rare_class(seen) or math.isnan(balanced):
+    if not has_rare_class(seen):
+        return None
+    accuracy, balanced = seen.last("val/accuracy"), seen.last("val/balanced_accuracy")
+    if not seen.data.rows.get("val"):
+        accuracy, balanced = seen.last("train/accuracy"), seen.measure_balanced()
+    if math.isnan(balanced):
         return None
     # Balanced accuracy is that of chance, about, and accuracy far below that of taking every row for the frequent class.
     is_everywhere = balanced <= 1.1 / len(shares) and accuracy < shares.max() / 2
