@@ -1023,7 +1023,7 @@ def test_a_schedule_that_ends_training_too_soon_is_at_fault(
     assert (SYMPTOMS["underfitting"](seen) is not None) == settled
     if found is not None:
         assert remedies(found, seen)[0].overrides == "scheduler=constant"
-        assert found.step == 10 * (4 if len(rates) == 20 else 12)
+        assert found.step == 10 * (2 if len(rates) == 20 else 12)
 
 
 def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
