@@ -106,12 +106,10 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
     activation = ACTIVATIONS[config["model"]["activation"]]
     end = Networks.of(came_to, activation)
     after = end.trace(x, y, class_weight)
-    kept = [_kept_by_clipping(config, norm) for (config, _, _), norm in zip(runs, _norms(after), strict=True)]
+    kept = [_kept_by_clipping(config, after[number]) for number, (config, _, _) in enumerate(runs)]
+    of_each = zip(runs, kept, strict=True)
     rates = torch.stack(
-        [
-            _rates(config["optimizer"], evidence.series, share)
-            for (config, evidence, _), share in zip(runs, kept, strict=True)
-        ]
+        [_rates(config["optimizer"], evidence.series, share) for (config, evidence, _), share in of_each]
     )
     at_end = layer_states(end, after)
     starts = [evidence.start for _, evidence, _ in runs if evidence.start is not None]
@@ -209,20 +207,16 @@ def _balanced_accuracy(network: Networks, data: ClassificationData) -> float:
     return float((found / rows)[rows > 0].mean())
 
 
-def _norms(record: Trace) -> list[float]:
-    """Of the gradient of each network."""
-    squares = [
-        layer.weight_gradient.square().sum(dim=(-2, -1)) + layer.bias_gradient.square().sum(dim=-1)
-        for layer in record.layers
-    ]
-    norms: list[float] = torch.stack(squares).sum(dim=0).sqrt().tolist()
-    return norms
-
-
-def _kept_by_clipping(config: Node, norm: float) -> float:
+def _kept_by_clipping(config: Node, record: Trace) -> float:
     """The share of a step of SGD that clipping leaves; the others make as long ones of what it leaves."""
     clip = config["trainer"].get("gradient_clip_val")
-    return clip / norm if clip and norm > clip and config["optimizer"]["name"] == "sgd" else 1.0
+    if clip is None or config["optimizer"]["name"] != "sgd":
+        return 1.0
+    gradients = [
+        gradient for layer in record.layers for gradient in (layer.weight_gradient, layer.bias_gradient)
+    ]
+    norm = torch.nn.utils.get_total_norm(gradients).item()
+    return clip / norm if norm > clip else 1.0
 
 
 def _settings(config: Node, evidence: Evidence, data: ClassificationData, kept: float) -> Settings:
