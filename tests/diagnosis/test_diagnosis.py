@@ -1333,6 +1333,24 @@ def test_few_rare_rows_that_decide_the_validation_loss_do_not_tell_overfitting(
     assert (SYMPTOMS["overfitting"](seen) is not None) == is_found
 
 
+def test_who_knows_rare_rows_of_its_own_only_overfits_though_few_others_tell() -> None:
+    run = observed(1.0, 0.9, 0.8, 0.75)
+    for balanced, is_found in ((0.5, True), (0.85, False)):
+        known = {"val/loss": np.array([0.98, 0.99, 1.0, 1.05]), "val/balanced_accuracy": np.array([balanced])}
+        seen = replace(
+            run,
+            series=run.series | known,
+            settings=replace(run.settings, weighs_classes=True),
+            data=replace(
+                run.data,
+                class_shares=np.array([0.97, 0.03]),
+                rows={"train": 1200, "val": 240},
+                neighbourhoods=Neighbourhoods(0.97, 0.0, 0.9),
+            ),
+        )
+        assert (SYMPTOMS["overfitting"](seen) is not None) == is_found
+
+
 @pytest.mark.parametrize(
     "symptom", ["too_few_epochs", "learning_rate_too_low", "underfitting", "class_imbalance"]
 )

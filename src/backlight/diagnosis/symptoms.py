@@ -659,7 +659,9 @@ def _has_learned(seen: Observations) -> bool:
 
 def _is_blind(seen: Observations) -> bool:
     """Whether the network has learned its own rows, and of others knows less than the class shares."""
-    return seen.progress() >= LEARNED and seen.progress("val") < 0
+    # Few rare rows decide a weighed loss; where the neighbours know more of each class too, less will do.
+    knows_less = seen.settings.weighs_classes and _missing(seen) >= BELOW
+    return seen.progress() >= (HARDLY_LEARNED if knows_less else LEARNED) and seen.progress("val") < 0
 
 
 def _is_harmless(seen: Observations) -> bool:
