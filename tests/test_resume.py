@@ -125,7 +125,9 @@ def test_a_checkpoint_of_another_version_is_read_but_not_trained_on(train: Train
     last = run.path / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(last, weights_only=True)
     checkpoint["form"] -= 1
+    checkpoint["loss"] = {"label_smoothing": 0.0, "positive_weight": [3.0]}  # as form 2 has it
     torch.save(checkpoint, last)
+    assert call("evaluate", "run=run", "checkpoint=last").code == 0
     result = call("train", "resume=run", "trainer.max_epochs=5")
     assert result.code == 2
     assert "last.ckpt: another version of Backlight left it" in result.err

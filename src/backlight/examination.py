@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backlight.assemble import Node, build_loss, build_network
+from backlight.assemble import Node, build_loss, build_network, early_stopping
 from backlight.backprop.activations import ACTIVATIONS
 from backlight.backprop.sparse import Rows
 from backlight.backprop.trace import Trace
@@ -34,6 +34,7 @@ from backlight.diagnosis.measure import (
 )
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Observations, Settings, Start
 from backlight.errors import BacklightError
+from backlight.loss import stacked_weights
 from backlight.model import SigmoidMLP
 from backlight.probabilities import labels_of, predicted, probabilities
 from backlight.processes import forked_map
@@ -173,20 +174,16 @@ def _starts(record: Trace, layers: Sequence[list[LayerState]]) -> list[Start]:
 
 def _rows(runs: Sequence[Run], at_most: int) -> tuple[Rows, Tensor, Tensor | None]:
     """X and the targets y of the rows to measure on, `[runs, rows, ·]`, and the class weights `[runs, 1, classes]`."""
-    inputs, targets, weights = [], [], []
+    inputs, targets, losses = [], [], []
     for config, _, data in runs:
         loss = build(build_loss, config["loss"], "loss", data=data)
         x, y = data.part("train")
         inputs.append(x[:at_most])
         targets.append(loss.targets(y[:at_most]))
-        weights.append(loss.class_weight)
+        losses.append(loss)
     tensors = [x for x in inputs if isinstance(x, Tensor)]
-    y = torch.stack(targets)
-    class_weight = None
-    if any(weight is not None for weight in weights):
-        ones = torch.ones(len(runs[0][2].class_names))
-        class_weight = torch.stack([ones if weight is None else weight for weight in weights])[:, None]
-    return torch.stack(tensors) if tensors else inputs[0][None], y, class_weight
+    class_weight = stacked_weights(losses, len(runs[0][2].class_names))
+    return torch.stack(tensors) if tensors else inputs[0][None], torch.stack(targets), class_weight
 
 
 @torch.no_grad()
@@ -236,7 +233,7 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData, kept: 
         standardizes=data.standardize,
         momentum=config["optimizer"].get("momentum", 0.0),
         weight_decay=config["optimizer"].get("weight_decay", 0.0),
-        weighs_classes=config["loss"]["class_weight"] is not None,
+        weighs_classes=config["loss"].get("class_weight") is not None,
         stopped_hastily=_stopped_hastily(config, evidence.series),
         kept_by_clipping=kept,
     )
@@ -244,15 +241,18 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData, kept: 
 
 def _stopped_hastily(config: Node, series: Mapping[str, Floats]) -> bool:
     """Whether early stopping ended a run with little patience, or while the loss still fell by less than it asks for."""
-    stopping = config["callbacks"].get("early_stopping")
-    losses = series.get(stopping["monitor"], np.empty(0)) if stopping else np.empty(0)
+    node = config["callbacks"].get("early_stopping")
+    if node is None:
+        return False
+    stopping = build(early_stopping, node, "callbacks.early_stopping")
+    losses = series.get(stopping.monitor, np.empty(0))
     if not 0 < len(losses) < config["trainer"]["max_epochs"]:
         return False
     best, waited = math.inf, 0
     for loss in losses:
-        best, waited = (loss, 0) if loss + stopping["min_delta"] < best else (best, waited + 1)
-    is_its_end = waited >= max(1, stopping["patience"])
-    return is_its_end and bool(stopping["patience"] < HASTY or losses[-1] == losses.min())
+        best, waited = (loss, 0) if loss + abs(stopping.min_delta) < best else (best, waited + 1)
+    is_its_end = waited >= max(1, stopping.patience)
+    return is_its_end and bool(stopping.patience < HASTY or losses[-1] == losses.min())
 
 
 def measure_rows(sets: Iterable[ClassificationData]) -> None:

@@ -1,5 +1,6 @@
 """The loss that training minimises."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,3 +43,11 @@ class BinaryCrossEntropy(nn.Module):
     def from_settings(cls, settings: dict[str, Any]) -> "BinaryCrossEntropy":
         weight = settings.get("class_weight")  # predicting needs none, and older checkpoints have others
         return cls(settings["label_smoothing"], None if weight is None else torch.tensor(weight))
+
+
+def stacked_weights(losses: Sequence[BinaryCrossEntropy], classes: int) -> Tensor | None:
+    """The class weights `[losses, 1, classes]` of each; None where none has any."""
+    weights = [loss.class_weight for loss in losses]
+    if all(weight is None for weight in weights):
+        return None
+    return torch.stack([torch.ones(classes) if weight is None else weight for weight in weights])[:, None]

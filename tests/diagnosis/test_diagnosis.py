@@ -694,6 +694,13 @@ def observed(*losses: float) -> Observations:
     )
 
 
+def with_a_rare_class(run: Observations, held_out: int, balanced: float | None) -> DataState:
+    """Its data with a class of 4 %, so many rows held out, and what the neighbours know of each class."""
+    nearby = None if balanced is None else Neighbourhoods(0.97, 0.0, balanced)
+    rows = {"train": 320, "val": held_out}
+    return replace(run.data, class_shares=np.array([0.96, 0.04]), rows=rows, neighbourhoods=nearby)
+
+
 @pytest.mark.parametrize(
     ("accuracy", "balanced", "attainable", "rows", "weighs_classes", "is_found"),
     [
@@ -724,12 +731,7 @@ def test_a_rare_class_is_missed_or_seen_everywhere(
         run,
         series=run.series | held_out,
         settings=replace(run.settings, weighs_classes=weighs_classes),
-        data=replace(
-            run.data,
-            class_shares=np.array([0.96, 0.04]),
-            rows={"train": 320, "val": rows},
-            neighbourhoods=None if attainable is None else Neighbourhoods(0.96, 0.0, attainable),
-        ),
+        data=with_a_rare_class(run, rows, attainable),
     )
     assert (SYMPTOMS["class_imbalance"](seen) is not None) == is_found
 
@@ -762,12 +764,7 @@ def test_of_weighed_classes_the_neighbours_tell_what_each_could_be_known_by(
         series=run.series
         | {"train/accuracy": np.array([0.7]), "val/balanced_accuracy": np.array([balanced])},
         settings=replace(run.settings, weighs_classes=weighs_classes),
-        data=replace(
-            run.data,
-            class_shares=np.array([0.96, 0.04]),
-            rows={"train": 320, "val": rows},
-            neighbourhoods=Neighbourhoods(0.98, 0.0, 0.9),
-        ),
+        data=with_a_rare_class(run, rows, 0.9),
     )
     finding = SYMPTOMS["underfitting"](seen)
     assert (finding is not None) == is_found
@@ -1108,6 +1105,15 @@ def test_early_stopping_that_does_not_wait_is_at_fault(
         assert diagnosis(patient) == []
 
 
+def test_a_wrong_config_of_early_stopping_is_one_sentence(train: Train, call: Call) -> None:
+    run = train(*QUICK, "data=moons", "callbacks=early_stopping")
+    config = RunFolder(run.path).config
+    config.write_text(config.read_text().replace("monitor: val/loss", "monitor: nothing"))
+    result = call("diagnose", "run=run")
+    assert result.code == 2
+    assert "callbacks.early_stopping.monitor=nothing: must be" in result.err
+
+
 def test_small_batches_jump_about_a_course_that_may_fall() -> None:
     course, jumps = np.linspace(1.0, 0.4, 20), 0.015 * np.resize([1.0, -1.0, -1.0, 1.0], 20)
     small = replace(observed(*course.tolist()).settings, batch_size=2)
@@ -1328,7 +1334,7 @@ def test_few_rare_rows_that_decide_the_validation_loss_do_not_tell_overfitting(
         run,
         series=run.series | {"val/loss": np.array(val)},
         settings=replace(run.settings, weighs_classes=weighs_classes),
-        data=replace(run.data, class_shares=np.array([0.96, 0.04]), rows={"train": 320, "val": rows}),
+        data=with_a_rare_class(run, rows, None),
     )
     assert (SYMPTOMS["overfitting"](seen) is not None) == is_found
 
@@ -1341,12 +1347,7 @@ def test_who_knows_rare_rows_of_its_own_only_overfits_though_few_others_tell() -
             run,
             series=run.series | known,
             settings=replace(run.settings, weighs_classes=True),
-            data=replace(
-                run.data,
-                class_shares=np.array([0.97, 0.03]),
-                rows={"train": 1200, "val": 240},
-                neighbourhoods=Neighbourhoods(0.97, 0.0, 0.9),
-            ),
+            data=with_a_rare_class(run, 240, 0.9),
         )
         assert (SYMPTOMS["overfitting"](seen) is not None) == is_found
 

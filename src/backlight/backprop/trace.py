@@ -127,7 +127,7 @@ def trace_many(
         activation: of the hidden layers.
         x: `[n, batch, features]`; of one network it may be sparse.
         y: `[n, batch, outputs]`, in [0, 1].
-        class_weight: `[n, 1, outputs]`, see `equations.binary_cross_entropy`.
+        class_weight: `[n, 1, classes]`, see `equations.binary_cross_entropy`.
     """
     forward = equations.forward(x, weights, biases, activation)
     error = equations.output_delta(forward.logits, y, class_weight)

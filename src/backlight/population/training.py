@@ -18,6 +18,7 @@ from backlight.callbacks.stop_hopeless import START_ROWS
 from backlight.data.batches import EVALUATION_ROWS, EpochShuffle
 from backlight.data.module import ClassificationData
 from backlight.data.source import PARTS, Part
+from backlight.loss import stacked_weights
 from backlight.population.member import Member
 from backlight.population.metrics import cheap_metrics, every_metric
 from backlight.population.monitor import PopulationMonitor
@@ -58,8 +59,7 @@ class _Task:
         numbers = {key: number for number, key in enumerate(sets)}
         some = members[0].data
         parts = [part for part in PARTS if some.has(part)]
-        weights = [member.loss.class_weight for member in members]
-        one = torch.ones(len(some.class_names))
+        weight = stacked_weights([member.loss for member in members], len(some.class_names))
         return cls(
             {
                 part: torch.cat([_features_of(data, part) for data in sets.values()]).to(device)
@@ -71,9 +71,7 @@ class _Task:
             torch.tensor([[[member.loss.label_smoothing]] for member in members], device=device)
             if any(member.loss.label_smoothing for member in members)
             else None,
-            None
-            if all(weight is None for weight in weights)
-            else torch.stack([one if w is None else w for w in weights])[:, None].to(device),
+            None if weight is None else weight.to(device),
         )
 
     def keep(self, members: Tensor) -> "_Task":
