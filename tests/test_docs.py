@@ -21,7 +21,7 @@ from backlight.assemble import build_data
 from backlight.command import config_folder
 from backlight.config import build, plain, task_of
 from backlight.data.source import Labelled, labelled
-from backlight.diagnosis import symptoms
+from backlight.diagnosis import layer_symptoms
 from backlight.examination import Evidence, examine_kin
 from backlight.ranges import Count, Positive
 from backlight.run_folder import RunFolder
@@ -159,7 +159,7 @@ def test_data_source_in_contributing_is_one(tmp_path: Path) -> None:
 def test_symptom_in_contributing_is_one(tmp_path: Path) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     python = textwrap.dedent(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1].rstrip() + "\n")
-    names = dict(vars(symptoms))
+    names = dict(vars(layer_symptoms))
     exec(python, names)
     config = compose_train("data=moons")
     data = build_data(config["data"], run_seed=0)

@@ -14,9 +14,10 @@ from rich.table import Table
 from backlight.assemble import Node, build_data
 from backlight.config import build, plain
 from backlight.data.module import ClassificationData
+from backlight.diagnosis.finding import Finding
 from backlight.diagnosis.observations import Observations
 from backlight.diagnosis.remedies import Remedy, remedies
-from backlight.diagnosis.symptoms import Finding, explanation, findings
+from backlight.diagnosis.symptoms import explanation, findings
 from backlight.examination import Evidence, Run, examine_kin
 from backlight.run_folder import RunFolder
 

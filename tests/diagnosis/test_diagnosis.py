@@ -28,6 +28,7 @@ from backlight.backprop.trace import trace
 from backlight.command import config_folder
 from backlight.config import plain, task_of
 from backlight.diagnosis import measure
+from backlight.diagnosis.finding import Finding
 from backlight.diagnosis.measure import (
     RIDGE,
     Networks,
@@ -53,7 +54,7 @@ from backlight.diagnosis.observations import (
     Settings,
 )
 from backlight.diagnosis.remedies import REMEDIES, remedies
-from backlight.diagnosis.symptoms import SYMPTOMS, Finding
+from backlight.diagnosis.symptoms import SYMPTOMS
 from backlight.examination import Evidence
 from backlight.model import SigmoidMLP
 from backlight.run_folder import RunFolder
@@ -629,7 +630,6 @@ def test_a_remedy_helps(train: Train, symptom: str) -> None:
 @pytest.mark.parametrize("symptom", SYMPTOMS)
 def test_every_symptom_has_remedies_that_compose(train: Train, symptom: str, tmp_path: Path) -> None:
     from backlight.diagnose import Diagnosis
-    from backlight.diagnosis.symptoms import Finding
 
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config = plain(task_of(compose("train", ["data=moons"])))

@@ -13,8 +13,8 @@ from backlight.callbacks.reach import data_of
 from backlight.classifier import Classifier
 from backlight.data.batches import EVALUATION_ROWS
 from backlight.data.module import ClassificationData
+from backlight.diagnosis.loss_symptoms import RISEN
 from backlight.diagnosis.measure import constant_loss
-from backlight.diagnosis.symptoms import RISEN
 from backlight.loss import BinaryCrossEntropy
 from backlight.ranges import Count
 

@@ -12,7 +12,7 @@ from rich import get_console
 from backlight.callbacks.reach import data_of
 from backlight.callbacks.stop_hopeless import base_loss
 from backlight.classifier import Classifier
-from backlight.diagnosis.symptoms import HARDLY_LEARNED
+from backlight.diagnosis.knowledge import HARDLY_LEARNED
 
 log = logging.getLogger(__name__)
 

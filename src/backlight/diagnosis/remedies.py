@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from backlight.diagnosis.course import SHORT, has_faded
+from backlight.diagnosis.finding import Finding
+from backlight.diagnosis.loss_symptoms import LONGER_STEP
 from backlight.diagnosis.observations import USUAL_MOMENTUM, USUAL_RATE, Observations, Settings
-from backlight.diagnosis.symptoms import LONGER_STEP, SHORT, Finding, has_faded
 
 
 @dataclass(frozen=True)

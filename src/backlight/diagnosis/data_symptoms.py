@@ -1,0 +1,113 @@
+"""Symptoms of the rows: their features, their labels, and how they were split."""
+
+import math
+
+import numpy as np
+
+from backlight.diagnosis.finding import Finding, by_progress
+from backlight.diagnosis.knowledge import LEARNED, chance, has_rare_class
+from backlight.diagnosis.loss_symptoms import oscillating
+from backlight.diagnosis.observations import Observations
+
+NOISY, CONTRADICTED = 0.18, 0.13
+"""Share of labels that neighbours and polynomials contradict where these are surest: 0.193 and more in 50 sets with a fifth
+of the labels wrong or more, less in 40 of 50 clean ones; the others have many classes that overlap, or arms of spirals. And
+the share that the network contradicts where it is surest, which can know better: up to 0.12 with clean labels (32 runs on
+rows of several classes or many features), 0.17 and more with wrong ones (calibration set)."""
+
+UNEVEN = 100.0
+"""Largest over smallest standard deviation of the features: gradient descent then needs about its square
+in steps (the condition number; LeCun et al. 1998, Efficient BackProp, section 5)."""
+
+FAR_FROM_ZERO = 10.0
+"""Of a feature's mean, in its standard deviations: the bias direction drowns all others (same source)."""
+
+REPEATED, STRAY = 0.01, 3
+"""Share of held-out rows that are training rows, beyond the share of training rows that repeat each other, as
+rows of few discrete features do; and their least number: iris itself holds one pair of equal flowers."""
+
+CONSTANT_SHARE = 0.1
+"""Of the features: a few are a bias more, which does no harm."""
+
+
+def unscaled_features(seen: Observations) -> Finding | None:
+    """Features of very different size, far from 0, or constant."""
+    spread, mean, names = seen.data.feature_deviations, seen.data.feature_means, seen.data.feature_names
+    # Rounding leaves a constant column a deviation of this size; one-hot columns are small by nature.
+    varies = spread > 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    evidence: dict[str, float | str] = {}
+    if varies.any():
+        ratio = float(spread[varies].max() / spread[varies].min())
+        offset = np.where(varies, np.abs(mean) / np.where(varies, spread, 1), 0)
+        # Those of images are brought to one scale together: pixels of the border are small by nature.
+        if ratio > UNEVEN and not seen.settings.standardizes:
+            evidence["largest_over_smallest_deviation"] = ratio
+        if offset.max() > FAR_FROM_ZERO:
+            evidence["farthest_mean_in_deviations"] = float(offset.max())
+            evidence["farthest"] = names[int(offset.argmax())]
+    # What is always 0 moves nothing.
+    is_constant = ~varies & (np.abs(mean) > 1e-6)
+    if np.mean(is_constant) > CONSTANT_SHARE:
+        evidence["constant"] = ", ".join(np.array(names)[is_constant][:5])
+    if not evidence:
+        return None
+    is_harmless = set(evidence) == {"constant"} or (seen.progress() >= LEARNED and oscillating(seen) is None)
+    return Finding("unscaled_features", "warning" if is_harmless else by_progress(seen), 0, evidence)
+
+
+def leakage(seen: Observations) -> Finding | None:
+    """Rows held out are also training rows, so that their metrics flatter."""
+    leaked: dict[str, float | str] = {
+        f"share_of_{part}_rows_in_train": share
+        for part, (repeats, share) in seen.data.repeated_in.items()
+        if repeats >= STRAY and share - seen.data.repeated > REPEATED
+    }
+    return Finding("leakage", "serious", 0, leaked) if leaked else None
+
+
+def class_imbalance(seen: Observations) -> Finding | None:
+    """A class is so rare that accuracy looks well although it is missed, or that every row is taken for it."""
+    shares = seen.data.class_shares
+    if not has_rare_class(seen):
+        return None
+    accuracy, balanced = seen.last("val/accuracy"), seen.last("val/balanced_accuracy")
+    if not seen.data.rows.get("val"):
+        accuracy, balanced = seen.last("train/accuracy"), seen.measure_balanced()
+    if math.isnan(balanced):
+        return None
+    # Balanced accuracy is that of chance, about, and accuracy far below that of taking every row for the frequent class.
+    is_everywhere = balanced <= 1.1 / len(shares) and accuracy < shares.max() / 2
+    is_missed = accuracy - balanced > 0.1
+    if is_missed and seen.settings.weighs_classes:
+        # Who weighs them has done what can be done: what chance may do is no finding, nor what the neighbours do not know.
+        nearby, at_best = seen.data.neighbourhoods, balanced + chance(seen)
+        is_missed = accuracy - at_best > 0.1 and (nearby is None or nearby.balanced > at_best)
+    if not (is_missed or is_everywhere):
+        return None
+    return Finding(
+        "class_imbalance",
+        by_progress(seen),
+        0,
+        {"rarest_class_share": float(shares.min()), "accuracy": accuracy, "balanced_accuracy": balanced},
+    )
+
+
+def label_noise(seen: Observations) -> Finding | None:
+    """Rows carry other labels than all around them says even where that is surest, so that nobody can know them."""
+    nearby = seen.data.neighbourhoods
+    if nearby is None or nearby.noise < NOISY:
+        return None
+    # A network that knows better shows that only the others are lost.
+    by_network = seen.measure_contradicted()
+    if not len(seen.loss("train")) or by_network < CONTRADICTED:
+        return None
+    return Finding(
+        "label_noise",
+        "warning",
+        0,
+        {
+            "share_of_labels_that_other_rows_contradict": nearby.noise,
+            "share_that_the_network_contradicts_where_it_is_surest": by_network,
+            "accuracy_of_the_neighbours": nearby.attainable,
+        },
+    )
