@@ -1,0 +1,200 @@
+"""Which remedies are told, and in which order."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backlight.diagnosis.finding import Finding
+from backlight.diagnosis.observations import (
+    Floats,
+    Neighbourhoods,
+)
+from backlight.diagnosis.remedies import remedies
+from backlight.diagnosis.symptoms import SYMPTOMS
+from tests.diagnosis.observed import observed
+
+
+@pytest.mark.parametrize(
+    ("rates", "losses", "severity", "settled"),
+    [
+        (0.5 ** np.arange(20), [0.9, 0.87, *[0.86] * 18], "serious", False),  # before anybody could tell
+        (
+            np.repeat([1.0, 0.01], [12, 28]),
+            [*np.linspace(1.0, 0.8, 12), *[0.8] * 28],
+            "serious",
+            False,
+        ),  # amid the fall
+        (np.repeat([1.0, 0.01], [12, 28]), [0.9, *[0.8] * 39], "warning", True),
+        (np.cos(np.linspace(0, np.pi, 40)) + 1, [0.9, *[0.8] * 39], None, True),
+        (np.ones(40), [0.9, *[0.8] * 39], None, True),
+        (np.repeat([1.0, 0.01], [12, 28]), [0.9, *np.linspace(0.5, 0.1, 39)], None, False),  # it has learned
+    ],
+)
+def test_a_schedule_that_ends_training_too_soon_is_at_fault(
+    rates: Floats, losses: list[float], severity: str | None, *, settled: bool
+) -> None:
+    run = observed(*losses)
+    knows = "train/accuracy", np.array([1 - losses[-1] / 2])
+    seen = replace(
+        run,
+        series=run.series | {"lr": 0.1 * rates, knows[0]: knows[1]},
+        data=replace(run.data, neighbourhoods=Neighbourhoods(0.95, 0.0, 0.95)),
+    )
+    found = SYMPTOMS["learning_rate_too_low"](seen)
+    assert (None if found is None else found.severity) == severity
+    assert (SYMPTOMS["underfitting"](seen) is not None) == settled
+    if found is not None:
+        assert remedies(found, seen)[0].overrides == "scheduler=constant"
+        assert found.step == 10 * (2 if len(rates) == 20 else 12)
+
+
+def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
+    run = observed(1.0, 3.0, 2.0)
+    for rates, is_told in (([0.1, 0.2, 0.4], True), ([0.01, 0.1, 0.05], False)):
+        seen = replace(run, series=run.series | {"lr": np.array(rates)})
+        first = remedies(Finding("diverging", "fatal", 0, {}), seen)[0].overrides
+        assert (first == "scheduler=constant") == is_told
+
+
+@pytest.mark.parametrize(
+    ("symptom", "changed", "first"),
+    [
+        ("vanishing_gradient", {}, "model.activation=tanh"),
+        ("vanishing_gradient", {"activation": "relu"}, "model.init=xavier model.init_scale=1.41"),
+        ("exploding_gradient", {}, "model.init=xavier model.init_scale=1.0"),
+        ("exploding_gradient", {"lr": 1e-3}, "optimizer=adam"),  # a rate for the large weights that go
+        ("saturated_neurons", {"lr": 1e-3}, "optimizer=adam"),
+        ("saturated_neurons", {"lr": 1e-3, "switchable": False}, "optimizer.lr=0.1"),
+        ("vanishing_gradient", {"lr": 10.0}, "model.activation=tanh optimizer=adam"),
+        ("symmetric_neurons", {"lr": 1e-4}, "model.init=xavier optimizer=adam"),
+        ("dead_units", {"activation": "relu"}, "model.activation=gelu"),
+        ("dead_units", {"activation": "relu", "lr": 5.0}, "model.activation=gelu optimizer=adam"),
+        ("oscillating", {"lr": 0.15}, "optimizer.lr=0.05"),
+        ("oscillating", {"lr": 2.0}, "optimizer.lr=0.1"),
+        ("oscillating", {"lr": 1.0, "optimizer": "lbfgs"}, "data.batch_size=full"),
+        ("oscillating", {"lr": 3.0, "optimizer": "lbfgs", "batch_size": 320}, "optimizer.lr=1.0"),
+        ("oscillating", {"lr": 0.1, "momentum": 0.99}, "optimizer.lr=0.01"),
+        ("learning_rate_too_low", {"batch_size": 800}, "data.batch_size=32"),
+        ("learning_rate_too_low", {"batch_size": 800, "lr": 1e-3, "momentum": 0.9}, "optimizer.lr=0.1"),
+        ("learning_rate_too_low", {"batch_size": 800, "optimizer": "lbfgs", "lr": 0.5}, "optimizer.lr=3.0"),
+        ("learning_rate_too_low", {"batch_size": 4}, "optimizer.lr=1.0"),
+        ("class_imbalance", {}, "loss.class_weight=balanced optimizer.lr=0.05 trainer.max_epochs=30"),
+        ("class_imbalance", {"optimizer": "adam"}, "loss.class_weight=balanced trainer.max_epochs=30"),
+        (
+            "class_imbalance",
+            {
+                "optimizer": "adam",
+                "weighs_classes": True,
+                "max_epochs": 40,
+                "overrides": {"loss.class_weight=balanced"},
+            },
+            "model.hidden=[32,32]",
+        ),
+    ],
+)
+def test_the_likeliest_remedy_comes_first(symptom: str, changed: dict[str, Any], first: str) -> None:
+    run = observed(1.0, 0.9, 0.8)
+    seen = replace(run, settings=replace(run.settings, **changed))
+    remedy = remedies(Finding(symptom, "serious", 0, {}), seen)[0].overrides
+    assert set(first.split()) <= set(remedy.split())
+    assert ("optimizer" in remedy) == ("optimizer" in first)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "momentum", "lr", "told"),
+    [
+        ("adam", 0.0, 1e-5, 0.01),  # what one step bears
+        ("adam", 0.0, 1e-3, 0.03),
+        ("sgd", 0.9, 1e-3, 0.3),
+        ("sgd", 0.0, 0.01, 3.0),
+        ("sgd", 0.9, 0.2, 0.6),
+    ],
+)
+def test_no_rate_is_told_that_is_far_above_the_usual_one(
+    optimizer: str, momentum: float, lr: float, told: float
+) -> None:
+    run = observed(1.0, 0.9, 0.8)
+    given = replace(run.settings, optimizer=optimizer, momentum=momentum, lr=lr)
+    low = replace(run, settings=given, measure_longer_step=lambda: (1000.0, 0.1))
+    first, *_ = remedies(Finding("learning_rate_too_low", "serious", 0, {}), low)
+    assert float(first.overrides.removeprefix("optimizer.lr=")) == pytest.approx(told)
+
+
+@pytest.mark.parametrize("symptom", SYMPTOMS)
+def test_options_of_an_optimizer_forbid_another_one(symptom: str) -> None:
+    run = observed(1.0, 0.9, 0.8)
+    for lr in (1e-4, 0.1, 10.0):
+        fixed = replace(run, settings=replace(run.settings, switchable=False, lr=lr))
+        given = [remedy.overrides for remedy in remedies(Finding(symptom, "serious", 0, {}), fixed)]
+        assert not any("optimizer=" in overrides for overrides in given)
+
+
+def test_a_short_run_that_knows_nothing_is_told_more_epochs_first() -> None:
+    first = [
+        remedies(Finding("base_rate", "fatal", 0, {}), observed(*[1.0] * epochs))[0].overrides
+        for epochs in (5, 12)
+    ]
+    assert first == ["trainer.max_epochs=50", "optimizer=adam optimizer.lr=0.01"]
+
+
+@pytest.mark.parametrize(
+    "symptom", ["too_few_epochs", "learning_rate_too_low", "underfitting", "class_imbalance"]
+)
+def test_a_run_that_ended_early_is_not_told_more_epochs(symptom: str) -> None:
+    run = observed(*[1.0] * 12)
+    for max_epochs in (12, 40):
+        seen = replace(run, settings=replace(run.settings, max_epochs=max_epochs))
+        told = [remedy.overrides for remedy in remedies(Finding(symptom, "serious", 0, {}), seen)]
+        assert any("trainer.max_epochs" in overrides for overrides in told) == (max_epochs == 12)
+
+
+def test_who_holds_no_rows_out_is_not_told_to_stop_by_their_loss() -> None:
+    run = observed(1.0, 0.9, 0.8)
+    for held_out in (0, 80):
+        seen = replace(run, data=replace(run.data, rows={"train": 320, "val": held_out}))
+        told = remedies(Finding("class_imbalance", "serious", 0, {}), seen)[0].overrides
+        assert ("callbacks=early_stopping" in told) == (held_out > 0)
+
+
+def test_no_remedy_is_given_twice() -> None:
+    run = observed(1.0, 3.0, 2.0)
+    adam = replace(run, settings=replace(run.settings, optimizer="adam", lr=1.0))
+    given = [remedy.overrides for remedy in remedies(Finding("diverging", "fatal", 0, {}), adam)]
+    assert given == ["optimizer.lr=0.01", "trainer.gradient_clip_val=1.0"]
+    usual = replace(run.settings, optimizer="adam", lr=0.01, overrides={"optimizer.lr=0.01"})
+    at_it = replace(run, settings=usual)
+    given = [remedy.overrides for remedy in remedies(Finding("exploding_gradient", "fatal", 0, {}), at_it)]
+    assert sum("model.init=xavier" in overrides for overrides in given) == 1, (
+        "what is so already tells nothing apart"
+    )
+
+
+@pytest.mark.parametrize(
+    ("hidden", "first"),
+    [
+        ([2], "model.hidden=[32,32] model.init=xavier model.init_scale=4.0"),
+        ([16], "model.hidden=[32,32] model.init=xavier model.init_scale=4.0"),
+        ([16, 48], "model.hidden=[48,48] model.init=xavier model.init_scale=4.0"),
+    ],
+)
+def test_neurons_that_underfit_need_a_second_layer_whose_weights_fit(hidden: list[int], first: str) -> None:
+    run = observed(1.0, 0.7)
+    small = replace(run, settings=replace(run.settings, hidden=hidden))
+    assert remedies(Finding("underfitting", "serious", 0, {}), small)[0].overrides == first
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "decay", "is_strong"),
+    [("adamw", 0.1, False), ("adamw", 0.3, True), ("sgd", 0.003, False), ("sgd", 0.01, True)],
+)
+def test_strong_decay_is_taken_away_first(optimizer: str, decay: float, *, is_strong: bool) -> None:
+    run = observed(*[1.0] * 12)
+    seen = replace(run, settings=replace(run.settings, optimizer=optimizer, weight_decay=decay))
+    first = {
+        name: remedies(Finding(name, "fatal", 0, {}), seen)[0].overrides
+        for name in ("base_rate", "diverging")
+    }
+    assert (first["base_rate"] == "optimizer.weight_decay=0.0") == is_strong
+    assert "weight_decay" not in first["diverging"]
