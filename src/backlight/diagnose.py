@@ -93,12 +93,8 @@ class Diagnosis:
             evidence = ", ".join(
                 f"{name.replace('_', ' ')} {_number(value)}" for name, value in finding.evidence.items()
             )
-            lines += [
-                "",
-                f"### {said(finding)} ({finding.severity}, from step {finding.step:,})",
-                evidence,
-                "",
-            ]
+            meaning = [explanation(finding), ""] if finding is not self.findings[0] else []
+            lines += ["", f"### {_title(finding)}", *meaning, evidence, ""]
             for remedy in self.against(finding):
                 what = f"`{remedy.overrides}` " if remedy.overrides else ""
                 lines.append(f"1. {what}{remedy.why} *{remedy.source}*")
@@ -140,6 +136,8 @@ def diagnose(*, run: str) -> Diagnosis:
     console.print(diagnosis.verdict, highlight=False, soft_wrap=True, markup=False)
     for finding in diagnosis.findings:
         console.print(_title(finding), style="bold", highlight=False, soft_wrap=True)
+        if finding is not diagnosis.findings[0]:  # the verdict tells of that one
+            console.print(explanation(finding), highlight=False, soft_wrap=True, markup=False)
         console.print(_evidence(finding))
         for number, remedy in enumerate(diagnosis.against(finding), 1):
             what = f"{remedy.overrides}  " if remedy.overrides else ""

@@ -113,6 +113,7 @@ def test_both_losses_tell_what_jumps() -> None:
         {
             "mean_jump_of_train_loss_over_base_rate_loss": 0.02,
             "mean_jump_of_val_loss_over_base_rate_loss": 0.2,
+            "base_rate_loss": 1.0,
         }
     )
 

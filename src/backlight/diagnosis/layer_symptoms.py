@@ -112,7 +112,7 @@ def saturated_neurons(seen: Observations) -> Finding | None:
                     "saturated_neurons",
                     "warning" if is_harmless(seen) else by_progress(seen),
                     step,
-                    {"share_of_slopes_below_0.05": share, "progress": seen.progress()},
+                    {"share_of_slopes_near_0": share, "progress": seen.progress()},
                     layer.name,
                     np.flatnonzero(layer.saturation > SATURATED_SHARE).tolist(),
                 )

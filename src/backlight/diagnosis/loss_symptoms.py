@@ -153,7 +153,10 @@ def oscillating(seen: Observations) -> Finding | None:
         "oscillating",
         by_progress(seen),
         first_rise(seen, JUMP),
-        {f"mean_jump_of_{part}_loss_over_base_rate_loss": far for part, far in jumps.items() if far},
+        {
+            **{f"mean_jump_of_{part}_loss_over_base_rate_loss": far for part, far in jumps.items() if far},
+            "base_rate_loss": seen.base_loss,
+        },
     )
 
 
@@ -197,10 +200,16 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
         epochs_of_steps(seen) * seen.steps_per_epoch if has_faded(seen) else 0,
         {
             **({"rate_of_the_second_half_over_the_highest": late_rate(seen)} if has_faded(seen) else {}),
+            **(
+                {
+                    "times_longer_step_that_is_better": seen.longer_step,
+                    "what_it_would_gain": seen.longer_step_gain,
+                }
+                if bears_longer
+                else {}
+            ),
+            **({} if is_usual else {"rate_over_the_usual_one": seen.settings.rate_over_usual}),
             "share_of_the_fall_in_the_last_fifth": late_share(seen),
-            "times_longer_step_that_is_better": seen.longer_step,
-            "what_it_would_gain": seen.longer_step_gain,
-            "rate_over_the_usual_one": seen.settings.rate_over_usual,
             "progress": seen.progress(),
         },
     )
@@ -216,6 +225,7 @@ def too_few_epochs(seen: Observations) -> Finding | None:
         last_step(seen),
         {
             "fall_in_the_last_fifth_over_base_rate_loss": late_fall(seen) / seen.base_loss,
+            "base_rate_loss": seen.base_loss,
             "progress": seen.progress(),
             "accuracy_below_that_of_the_neighbours": missing(seen),
         },
@@ -239,7 +249,11 @@ def plateau(seen: Observations) -> Finding | None:
         "plateau",
         by_progress(seen),
         flat_since(seen, FLAT),
-        {"relative_change_in_the_last_half": change, "progress": seen.progress()},
+        {
+            "relative_change_in_the_last_half": change,
+            "base_rate_loss": seen.base_loss,
+            "progress": seen.progress(),
+        },
     )
 
 

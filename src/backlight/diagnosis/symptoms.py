@@ -28,6 +28,7 @@ from backlight.diagnosis.loss_symptoms import (
     underfitting,
 )
 from backlight.diagnosis.observations import Observations
+from backlight.diagnosis.reasons import reason
 
 Symptom = Callable[[Observations], Finding | None]
 
@@ -74,5 +75,6 @@ def _order(finding: Finding) -> tuple[int, int, bool]:
 
 
 def explanation(finding: Finding) -> str:
-    """What the symptom means, in one sentence: the docstring of its function."""
-    return " ".join((SYMPTOMS[finding.symptom].__doc__ or "").split())
+    """What the symptom means, which is the docstring of its function, and the numbers that say so."""
+    meaning = " ".join((SYMPTOMS[finding.symptom].__doc__ or "").split())
+    return f"{meaning} {reason(finding)}".rstrip()
