@@ -31,7 +31,7 @@ CONSTANT_SHARE = 0.1
 
 
 def unscaled_features(seen: Observations) -> Finding | None:
-    """Features of very different size, far from 0, or constant."""
+    """Features are of very different size, far from 0, or constant, so that no learning rate fits all of their weights."""
     spread, mean, names = seen.data.feature_deviations, seen.data.feature_means, seen.data.feature_names
     # Rounding leaves a constant column a deviation of this size; one-hot columns are small by nature.
     varies = spread > 1e-6 * np.maximum(np.abs(mean), 1e-6)
@@ -66,7 +66,7 @@ def leakage(seen: Observations) -> Finding | None:
 
 
 def class_imbalance(seen: Observations) -> Finding | None:
-    """A class is so rare that accuracy looks well although it is missed, or that every row is taken for it."""
+    """A class is so rare that accuracy looks good although it is missed; or every row is taken for it."""
     shares = seen.data.class_shares
     if not has_rare_class(seen):
         return None
@@ -93,7 +93,7 @@ def class_imbalance(seen: Observations) -> Finding | None:
 
 
 def label_noise(seen: Observations) -> Finding | None:
-    """Rows carry other labels than all around them says even where that is surest, so that nobody can know them."""
+    """Rows carry other labels than everything around them says, even where that is surest: no network can know these."""
     nearby = seen.data.neighbourhoods
     if nearby is None or nearby.noise < NOISY:
         return None
