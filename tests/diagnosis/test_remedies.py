@@ -190,7 +190,7 @@ def test_neurons_that_underfit_need_a_second_layer_whose_weights_fit(hidden: lis
     [("adamw", 0.1, False), ("adamw", 0.3, True), ("sgd", 0.003, False), ("sgd", 0.01, True)],
 )
 def test_strong_decay_is_taken_away_first(optimizer: str, decay: float, *, is_strong: bool) -> None:
-    run = observed(*[1.0] * 12)
+    run = replace(observed(*[1.0] * 12), steps_per_epoch=100)
     seen = replace(run, settings=replace(run.settings, optimizer=optimizer, weight_decay=decay))
     first = {
         name: remedies(Finding(name, "fatal", 0, {}), seen)[0].overrides
@@ -198,3 +198,22 @@ def test_strong_decay_is_taken_away_first(optimizer: str, decay: float, *, is_st
     }
     assert (first["base_rate"] == "optimizer.weight_decay=0.0") == is_strong
     assert "weight_decay" not in first["diverging"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "is_told"),
+    [("sgd", 1e-3, False), ("sgd", 0.1, True), ("adam", 1e-5, False), ("adam", 0.01, True)],
+)
+def test_decay_that_had_no_time_is_not_to_blame(optimizer: str, lr: float, *, is_told: bool) -> None:
+    run = replace(observed(*[1.0] * 12), steps_per_epoch=100)
+    seen = replace(run, settings=replace(run.settings, optimizer=optimizer, lr=lr, weight_decay=0.03))
+    told = [remedy.overrides for remedy in remedies(Finding("base_rate", "fatal", 0, {}), seen)]
+    assert ("optimizer.weight_decay=0.0" in told) == is_told
+
+
+@pytest.mark.parametrize(("step", "place"), [(0, 1), (1200, 0)])
+def test_decay_is_not_the_first_to_blame_for_what_was_so_at_the_start(step: int, place: int) -> None:
+    run = replace(observed(*[1.0] * 12), steps_per_epoch=100)
+    seen = replace(run, settings=replace(run.settings, weight_decay=0.1))
+    told = [remedy.overrides for remedy in remedies(Finding("symmetric_neurons", "fatal", step, {}), seen)]
+    assert told.index("optimizer.weight_decay=0.0") == place
