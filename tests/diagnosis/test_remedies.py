@@ -80,6 +80,11 @@ def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
         ("learning_rate_too_low", {"batch_size": 800, "lr": 1e-3, "momentum": 0.9}, "optimizer.lr=0.1"),
         ("learning_rate_too_low", {"batch_size": 800, "optimizer": "lbfgs", "lr": 0.5}, "optimizer.lr=3.0"),
         ("learning_rate_too_low", {"batch_size": 4}, "optimizer.lr=1.0"),
+        ("overfitting", {"lr": 0.5}, "callbacks=early_stopping"),
+        ("overfitting", {"lr": 0.6}, "optimizer.lr=0.1"),
+        ("too_few_epochs", {"lr": 0.04}, "trainer.max_epochs=30"),
+        ("too_few_epochs", {"lr": 0.03}, "trainer.max_epochs=30 optimizer=adam"),
+        ("too_few_epochs", {"lr": 2.0}, "trainer.max_epochs=30 optimizer=adam"),
         ("class_imbalance", {}, "loss.class_weight=balanced optimizer.lr=0.05 trainer.max_epochs=30"),
         ("class_imbalance", {"optimizer": "adam"}, "loss.class_weight=balanced trainer.max_epochs=30"),
         (
