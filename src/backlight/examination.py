@@ -230,7 +230,7 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData, kept: 
         hidden=config["model"]["hidden"],
         max_epochs=config["trainer"]["max_epochs"],
         batch_size=data.rows_per_step,
-        standardizes=data.standardize,
+        standardizes=bool(data.standardize),
         momentum=config["optimizer"].get("momentum", 0.0),
         weight_decay=config["optimizer"].get("weight_decay", 0.0),
         weighs_classes=config["loss"].get("class_weight") is not None,
@@ -267,7 +267,10 @@ def _data_state(data: ClassificationData) -> DataState:
         y = data.part("train")[1]
         shares = torch.bincount(labels_of(y), minlength=len(data.class_names)).double() / len(y)
         _data_states[data] = data_state(
-            {part: data.part(part) for part in PARTS if data.has(part)}, data.feature_names, shares.numpy()
+            {part: data.part(part) for part in PARTS if data.has(part)},
+            data.feature_names,
+            shares.numpy(),
+            of_columns=data.has_columns,
         )
     return _data_states[data]
 

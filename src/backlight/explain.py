@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from rich import get_console
@@ -17,6 +18,7 @@ from backlight.backprop.trace import LayerTrace, Trace, trace
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
 from backlight.data.columns import as_text
+from backlight.data.encoder import FeatureEncoder
 from backlight.data.encoding import encoded, targets
 from backlight.data.kinds import KINDS
 from backlight.data.source import Part
@@ -143,16 +145,17 @@ def _verdict(network: TrainedNetwork, record: Trace, y: Tensor) -> str:
 def _inputs(network: TrainedNetwork, first: LayerTrace, x: Tensor, top: int) -> Table:
     gradient = (first.delta @ first.weight)[0]
     encoder = network.encoder
-    names, mean, scale = encoder.feature_names, encoder.mean, encoder.scale
+    names, scale = encoder.feature_names, encoder.scale
+    values = x.numpy() * np.array(scale) + np.array(encoder.mean)
+    values[np.abs(values) < 1e-6 * np.array(scale)] = 0.0  # what standardising in float32 left of it
+    if isinstance(encoder, FeatureEncoder):
+        values = encoder.gathered(values[None])[0]
     shown = gradient.abs().argsort(descending=True, stable=True)[:top].tolist()
     table = _table(f"inputs{_of(len(shown), len(x))}", "feature", "value", "x", "∂L/∂x")
     for index in shown:
-        value = x[index].item() * scale[index] + mean[index]
-        if abs(value) < 1e-6 * scale[index]:
-            value = 0.0  # what standardising in float32 left of it
         table.add_row(
             escape(names[index]),
-            f"{value:.4g}",
+            f"{values[index]:.4g}",
             f"{x[index]:+.4f}",
             f"{gradient[index]:+.2e}",
         )

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
+from backlight.data.columns import Column
+from backlight.data.encoder import FeatureEncoder
+from backlight.data.source import Encoder
 from backlight.errors import BacklightError
 from backlight.files import whole_file
 from backlight.probabilities import probabilities
@@ -24,7 +27,7 @@ TOLERANCE = 1e-5  # of a probability in float32, between two implementations of 
 
 
 class Deployed(nn.Module):
-    """Encoded but unscaled features `[rows, features]` float32 → probabilities, one per class.
+    """Encoded but unscaled features `[rows, features]` float32, not yet spread by rank → probabilities, one per class.
 
     `[rows, 2]` for two classes as well, in the order of `class_names`.
     """
@@ -37,11 +40,53 @@ class Deployed(nn.Module):
         # float64, as in training: a large mean minus a large value would lose digits.
         self.register_buffer("mean", torch.tensor(network.encoder.mean, dtype=torch.float64))
         self.register_buffer("scale", torch.tensor(network.encoder.scale, dtype=torch.float64))
+        ranked = _ranked(network.encoder)
+        self.ranks = Ranks(ranked) if ranked else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
-        x = (features.to(torch.float64) - self.mean) / self.scale
+        x = (self.ranks(features.to(torch.float64)) - self.mean) / self.scale
         probability = probabilities(self.model(x.to(torch.float32)), torch.sigmoid)
         return torch.stack([1 - probability, probability], dim=1) if probability.ndim == 1 else probability
+
+
+class Ranks(nn.Module):
+    """Spreads features `[rows, features]` float64 by rank, where their columns say so: see `Column.spread`."""
+
+    def __init__(self, columns: list[Column]) -> None:
+        super().__init__()
+        of_features = [feature for column in columns for feature in _landmarks(column)]
+        most = max(len(landmarks) for landmarks, _ in of_features)
+        self.landmarks: Tensor
+        self.normals: Tensor
+        self.last: Tensor
+        # Beyond the last landmark there are none.
+        for place, name in enumerate(("landmarks", "normals")):
+            padded = [each[place] + [float("inf")] * (most - len(each[place])) for each in of_features]
+            self.register_buffer(name, torch.tensor(padded, dtype=torch.float64))
+        self.register_buffer("last", torch.tensor([len(landmarks) - 1 for landmarks, _ in of_features]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        reached = (features[:, :, None] >= self.landmarks).sum(dim=2)
+        above, below = torch.minimum(reached, self.last), (reached - 1).clamp(min=0)
+        (low, high), (start, end) = (
+            [table.gather(1, place.T).T for place in (below, above)]
+            for table in (self.landmarks, self.normals)
+        )
+        way = torch.where(high > low, (features - low) / (high - low), 0.0).clamp(0, 1)
+        is_spread = (self.last > 0) & ~features.isnan()
+        return torch.where(is_spread, start + way * (end - start), features)
+
+
+def _landmarks(column: Column) -> list[tuple[list[float], list[float]]]:
+    """Of each feature of a column; a single one where it is not spread."""
+    none = [([0.0], [0.0])] * len(column.feature_names)
+    return [(column.landmarks, column.normals), *none[1:]] if column.landmarks else none
+
+
+def _ranked(encoder: Encoder) -> list[Column]:
+    """All its columns if any is spread by rank."""
+    columns = encoder.columns if isinstance(encoder, FeatureEncoder) else []
+    return columns if any(column.landmarks for column in columns) else []
 
 
 def run(config: DictConfig) -> Path:
@@ -95,7 +140,10 @@ def _rows_like_training(network: TrainedNetwork) -> Tensor:
     """`[256, features]` with the means and deviations of the training rows."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(256, len(network.encoder.mean), generator=generator)
-    return noise * torch.tensor(network.encoder.scale) + torch.tensor(network.encoder.mean)
+    rows = noise * torch.tensor(network.encoder.scale) + torch.tensor(network.encoder.mean)
+    if isinstance(network.encoder, FeatureEncoder):
+        rows = torch.from_numpy(network.encoder.gathered(rows.numpy()))
+    return rows
 
 
 def _write_onnx(deployed: Deployed, rows: Tensor, path: Path) -> None:

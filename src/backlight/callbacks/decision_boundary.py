@@ -67,6 +67,7 @@ def draw(data: ClassificationData, network: LightningModule, title: str) -> "Fig
     certainty = ((chance.amax(dim=1) - base) / (1 - base)).numpy()[:, None]
     picture = (1 - 0.6 * certainty + 0.6 * certainty * colour).reshape(GRID, GRID, 3).swapaxes(0, 1)
 
+    # Of what is spread by rank these are the normal scores.
     mean, scale = np.array(data.encoder.mean), np.array(data.encoder.scale)
     (left, right), (bottom, top) = (
         (tick[[0, -1]].numpy() * scale[axis] + mean[axis]).tolist() for axis, tick in enumerate(ticks)

@@ -16,7 +16,7 @@ from backlight.data.arrays import LABELS, Arrays, classes_of, pick, read_npz
 from backlight.data.cache import cached, fingerprint
 from backlight.data.encoder import mean_and_scale
 from backlight.data.folders import files_at, read_folder
-from backlight.data.source import Chunk, Floats, Ints, Labelled, numbered
+from backlight.data.source import Chunk, Floats, Ints, Labelled, Standardize, numbered
 from backlight.data.spectra import cepstrum, log_mel
 from backlight.errors import BacklightError
 from backlight.ranges import Count
@@ -113,7 +113,7 @@ class AudioEncoder:
         cls,
         rows: NDArray[Any],
         *,
-        standardize: bool,
+        standardize: Standardize,
         features: str,
         rate: int,
         coefficients: int,

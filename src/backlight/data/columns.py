@@ -1,7 +1,7 @@
 """One column of a table: what it holds, and the features that it becomes."""
 
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ ManyCategories = Literal["refuse", "embed", "hash"]
 ISO_DATE = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?"
 NANOSECONDS_PER_DAY = 86_400 * 10**9
 CYCLES = {"month": 12, "weekday": 7, "hour": 24}
+LANDMARKS = 100  # of a column that is spread by rank: one for each percent of the rows
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Column:
     1970, then sine and cosine of month and weekday, and of the hour where training rows had any. A `categorical`
     column is one 0/1 feature per category; a value that is missing or was not seen in training is all zeros.
     An `embedded` one is the same kept sparse, and a `hashed` one, sparse too, has one feature per bucket instead
-    (Weinberger et al., ICML 2009): its values need not be known.
+    (Weinberger et al., ICML 2009): its values need not be known. Numbers that are spread by rank become `normals` where they
+    are `landmarks`, and lie on straight lines between these.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Column:
     categories: list[str] = field(default_factory=list)
     cycles: list[str] = field(default_factory=list)
     buckets: int = 0
+    landmarks: list[float] = field(default_factory=list)
+    normals: list[float] = field(default_factory=list)
 
     @property
     def is_sparse(self) -> bool:
@@ -117,6 +121,26 @@ class Column:
             "learned vector with data.many_categories=embed"
         )
 
+    def ranked(self, numbers: Doubles) -> "Column":
+        """The same that spreads numbers by their rank among these, `[n]`, as a normal distribution is spread (Blom 1958)."""
+        from scipy.special import ndtri
+
+        places = (np.arange(LANDMARKS) + 0.5) / LANDMARKS
+        landmarks, which = np.unique(np.quantile(numbers, places, method="hazen"), return_inverse=True)
+        if len(landmarks) == 1:
+            return self  # a constant has no ranks
+        # Of numbers that many rows share the rank is the mean of theirs.
+        mean_places = np.bincount(which, places) / np.bincount(which)
+        return replace(self, landmarks=landmarks.tolist(), normals=ndtri(mean_places).tolist())
+
+    def spread(self, numbers: Doubles) -> Doubles:
+        """Numbers `[n]` by their rank, or as they are."""
+        return np.interp(numbers, self.landmarks, self.normals) if self.landmarks else numbers
+
+    def gathered(self, numbers: Doubles) -> Doubles:
+        """Numbers `[n]` that `spread` would make so; of those beyond all landmarks the nearest of these."""
+        return np.interp(numbers, self.normals, self.landmarks) if self.landmarks else numbers
+
     def encode(self, series: "pd.Series[Any]") -> Any:
         """`[n, features]` float64, or a SciPy matrix of sparse rows.
 
@@ -130,7 +154,7 @@ class Column:
             return np.stack([texts == category for category in self.categories], axis=1).astype(np.float64)
         if self.kind == "date":
             return self._encode_dates(series)
-        numbers = _numbers(series, self)
+        numbers = self.spread(_numbers(series, self))
         if not self.has_missing:
             return numbers[:, None]
         return np.stack([numbers, series.isna().to_numpy().astype(np.float64)], axis=1)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backlight.backprop.sparse import SparseRows
-from backlight.data.columns import Column, Doubles
-from backlight.data.source import Floats, sparse_rows
-from backlight.data.stored import ROWS_AT_ONCE, StoredRows, StoredTable
+from backlight.data.columns import Column, Doubles, as_numbers
+from backlight.data.source import Floats, Standardize, sparse_rows
+from backlight.data.stored import ROWS_AT_ONCE, SAMPLE_ROWS, StoredRows, StoredTable
 from backlight.errors import BacklightError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FeatureEncoder:
-    """Raw columns → `[n, features]` float32: encode each column, then `(value − mean) / scale`.
+    """Raw columns → `[n, features]` float32: encode each column, by rank if asked to, then `(value − mean) / scale`.
 
     `mean` and `scale` have one number per feature and were fitted on training rows only; they are 0
     and 1 for features that are 0/1 indicators, and everywhere when standardising is off.
@@ -35,7 +35,7 @@ class FeatureEncoder:
         rows: "Floats | StoredRows | pd.DataFrame | StoredTable",
         feature_names: Sequence[str],
         *,
-        standardize: bool,
+        standardize: Standardize,
         **options: Any,
     ) -> "FeatureEncoder":
         """Learn columns, fill values, categories, means and scales from training rows.
@@ -43,7 +43,7 @@ class FeatureEncoder:
         Args:
             rows: `[n, features]`, or columns by their names.
             feature_names: of its columns.
-            standardize: whether to fit mean and scale.
+            standardize: whether to fit mean and scale; `quantile` spreads numbers by their rank before.
             options: of `Column.fit`.
 
         Raises:
@@ -51,6 +51,10 @@ class FeatureEncoder:
         """
         if isinstance(rows, np.ndarray | StoredRows):
             columns = [Column(name, "numeric") for name in feature_names]
+            if standardize == "quantile":
+                rows = rows if isinstance(rows, np.ndarray) else rows[:SAMPLE_ROWS].double().numpy()
+                columns = [column.ranked(numbers) for column, numbers in zip(columns, rows.T, strict=True)]
+                rows = _spread(columns, rows)
             mean, scale = np.zeros(len(columns)), np.ones(len(columns))
             if standardize:
                 mean, scale = mean_and_scale(rows) if isinstance(rows, np.ndarray) else _streamed(rows)
@@ -77,7 +81,7 @@ class FeatureEncoder:
             )
         mean, scale = np.array(self.mean), np.array(self.scale)
         if isinstance(rows, np.ndarray):
-            standardised: NDArray[Any] = rows - mean
+            standardised: NDArray[Any] = _spread(self.columns, rows) - mean
             standardised /= scale
             return standardised.astype(np.float32)
         sparse = [column for column in self.columns if column.is_sparse]
@@ -106,6 +110,14 @@ class FeatureEncoder:
             start = of_column.stop
         return found
 
+    def gathered(self, values: NDArray[Any]) -> NDArray[Any]:
+        """`[n, features]`, no longer standardised, as it was before it was spread by rank."""
+        gathered, place = values.copy(), 0
+        for column in self.columns:
+            gathered[:, place] = column.gathered(values[:, place])
+            place += len(column.feature_names)
+        return gathered
+
     def is_close(self, other: "FeatureEncoder") -> bool:
         """Whether both encode alike, but for the rounding in which one machine differs from another."""
         return self.columns == other.columns and bool(
@@ -129,6 +141,13 @@ class FeatureEncoder:
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "FeatureEncoder":
         return cls([Column(**column) for column in state["columns"]], state["mean"], state["scale"])
+
+
+def _spread(columns: list[Column], rows: NDArray[Any]) -> NDArray[Any]:
+    """Numbers `[n, features]` by their rank, where the columns say so."""
+    if not any(column.landmarks for column in columns):
+        return rows
+    return np.stack([column.spread(numbers) for column, numbers in zip(columns, rows.T, strict=True)], axis=1)
 
 
 def mean_and_scale(values: NDArray[Any]) -> tuple[Doubles, Doubles]:
@@ -155,10 +174,12 @@ def _divisor(mean: Doubles, deviation: Doubles) -> Doubles:
 
 
 def _fit_column(
-    series: "pd.Series[Any]", standardize: bool, options: Mapping[str, Any]
+    series: "pd.Series[Any]", standardize: Standardize, options: Mapping[str, Any]
 ) -> tuple[Column, Doubles, Doubles]:
     """The column, and mean and scale of its features: of its number, but not of its indicators and cycles."""
     column = Column.fit(series, **options)
+    if standardize == "quantile" and column.kind == "numeric":
+        column = column.ranked(as_numbers(series.dropna())[0])
     mean, scale = np.zeros(len(column.feature_names)), np.ones(len(column.feature_names))
     if standardize and column.kind in ("numeric", "date"):
         mean[:1], scale[:1] = mean_and_scale(column.encode(series)[:, :1])

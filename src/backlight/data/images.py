@@ -16,7 +16,7 @@ from pydantic import Field
 from backlight.data.arrays import classes_of, pick, read_npz
 from backlight.data.cache import cached, fingerprint
 from backlight.data.folders import files_at, read_folder
-from backlight.data.source import Chunk, Floats, Labelled, numbered
+from backlight.data.source import Chunk, Floats, Labelled, Standardize, numbered
 from backlight.errors import BacklightError
 from backlight.ranges import Count
 
@@ -99,7 +99,7 @@ class ImageEncoder:
 
     @classmethod
     def fit(
-        cls, rows: NDArray[Any], *, standardize: bool, size: int | list[int], colour: str
+        cls, rows: NDArray[Any], *, standardize: Standardize, size: int | list[int], colour: str
     ) -> "ImageEncoder":
         """Learn whether images are grey, how bright white is, and the mean and deviation of each channel."""
         height, width = (size, size) if isinstance(size, int) else size

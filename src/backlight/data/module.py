@@ -12,7 +12,7 @@ from backlight.backprop.sparse import SparseRows
 from backlight.data.batches import EVALUATION_ROWS, Batch, Batches, TrainingBatches
 from backlight.data.encoding import encoder_of, outputs_for, tensors
 from backlight.data.kinds import KINDS
-from backlight.data.source import PARTS, Encoder, Ints, JudgedBy, Labelled, Part
+from backlight.data.source import PARTS, Encoder, Ints, JudgedBy, Labelled, Part, Standardize
 from backlight.data.splits import split
 from backlight.data.stored import Features, StoredRows, StoredTable, sampled_first
 from backlight.data.synthetic import perturbed
@@ -32,7 +32,8 @@ class ClassificationData(LightningDataModule):
         val_fraction, test_fraction: shares of all rows that are held out.
         stratify: keep the class proportions in every part.
         standardize: subtract the training mean of every numeric feature and divide by its standard
-            deviation; for what has no numeric features it changes nothing.
+            deviation; `quantile` spreads the numbers of a table by their rank before. For what has no numeric features it
+            changes nothing.
         label_noise, imbalance: see `backlight.data.synthetic.perturbed`.
         seed: of the split and the perturbations.
     """
@@ -46,7 +47,7 @@ class ClassificationData(LightningDataModule):
         val_fraction: Fraction = 0.15,
         test_fraction: Fraction = 0.15,
         stratify: bool = True,
-        standardize: bool = True,
+        standardize: Standardize = True,
         label_noise: Fraction = 0.0,
         imbalance: Annotated[float, Field(gt=0, le=1)] = 1.0,
         seed: Natural = 0,
@@ -105,6 +106,11 @@ class ClassificationData(LightningDataModule):
     @property
     def num_features(self) -> int:
         return self.part("train")[0].shape[-1]
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether each column of the rows is encoded by itself, as those of tables are."""
+        return self._kind == "columns"
 
     @property
     def is_sparse(self) -> bool:

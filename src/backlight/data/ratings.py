@@ -13,7 +13,7 @@ from torch import Tensor
 from backlight.backprop.sparse import SparseRows
 from backlight.data.columns import as_numbers, as_text
 from backlight.data.encoder import FeatureEncoder
-from backlight.data.source import Chunk, Ints, Labelled, NotStandardized, sparse_rows
+from backlight.data.source import Chunk, Ints, Labelled, NotStandardized, Standardize, sparse_rows
 from backlight.data.table import read_table, require_columns, times_of, whole_table
 from backlight.errors import BacklightError
 from backlight.ranges import Count
@@ -122,7 +122,7 @@ class Side:
     features: Tensor
 
     @classmethod
-    def fit(cls, rows: "pd.DataFrame", column: str, columns: list[str], standardize: bool) -> "Side":
+    def fit(cls, rows: "pd.DataFrame", column: str, columns: list[str], standardize: Standardize) -> "Side":
         known = rows[[column, *columns]].assign(**{column: as_text(rows[column])})
         known = known.drop_duplicates(column, keep="last").sort_values(column)
         features, names = np.zeros((len(known), 0), dtype=np.float32), []
@@ -179,7 +179,7 @@ class PairEncoder(NotStandardized):
         cls,
         rows: "pd.DataFrame",
         *,
-        standardize: bool,
+        standardize: Standardize,
         user: str,
         item: str,
         user_columns: list[str],

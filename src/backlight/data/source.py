@@ -19,6 +19,7 @@ Floats = NDArray[np.float32]
 RawRows = Any
 """`[n, …]` numbers, `[n]` paths, a data frame of n rows, or rows that stay on disk: what the encoder of its kind takes."""
 
+Standardize = bool | Literal["quantile"]
 JudgedBy = Literal["sentence", "ranking"]
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backlight.backprop.sparse import SparseRows
-from backlight.data.source import Chunk, Labelled, NotStandardized, numbered, sparse_rows
+from backlight.data.source import Chunk, Labelled, NotStandardized, Standardize, numbered, sparse_rows
 from backlight.data.text_files import reading_text
 from backlight.errors import BacklightError
 from backlight.ranges import Count
@@ -81,7 +81,7 @@ class TokenEncoder(NotStandardized):
 
     @classmethod
     def fit(
-        cls, rows: "pd.DataFrame", *, standardize: bool, min_tokens: int, token_column: int
+        cls, rows: "pd.DataFrame", *, standardize: Standardize, min_tokens: int, token_column: int
     ) -> "TokenEncoder":
         """Learn the features of training tokens; there is nothing to standardise."""
         counts: dict[str, int] = {}

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from backlight.backprop.sparse import SparseRows
 from backlight.data.folders import files_in, read_folder
-from backlight.data.source import Chunk, Labelled, NotStandardized, numbered, sparse_rows
+from backlight.data.source import Chunk, Labelled, NotStandardized, Standardize, numbered, sparse_rows
 from backlight.data.table import class_labels, read_table, require_columns, whole_table
 from backlight.data.text_files import reading_text
 from backlight.errors import BacklightError
@@ -112,7 +112,7 @@ class TextEncoder(NotStandardized):
         cls,
         rows: "pd.DataFrame",
         *,
-        standardize: bool,
+        standardize: Standardize,
         column: str,
         words: list[int] | None,
         characters: list[int] | None,

@@ -7,7 +7,7 @@ import numpy as np
 from backlight.diagnosis.finding import Finding, by_progress
 from backlight.diagnosis.knowledge import LEARNED, chance, has_rare_class
 from backlight.diagnosis.loss_symptoms import oscillating
-from backlight.diagnosis.observations import Observations
+from backlight.diagnosis.observations import Floats, Observations
 
 NOISY, CONTRADICTED = 0.18, 0.13
 """Share of labels that neighbours and polynomials contradict where these are surest: 0.193 and more in 50 sets with a fifth
@@ -22,6 +22,13 @@ in steps (the condition number; LeCun et al. 1998, Efficient BackProp, section 5
 FAR_FROM_ZERO = 10.0
 """Of a feature's mean, in its standard deviations: the bias direction drowns all others (same source)."""
 
+CROWDED, MOSTLY = 0.1, 0.25
+"""Of a feature's deviation, that of its middle half: few values lie so far off that all others look the same. Of tables and
+synthetic rows none has less than 0.3 (of six such sets), and pixels are not asked. And the share of such features, of those
+whose middle half is any, from which on the others do not make up for them."""
+
+CROWDING = ("narrowest_middle_half_over_deviation", "narrowest")  # evidence of it
+
 REPEATED, STRAY = 0.01, 3
 """Share of held-out rows that are training rows, beyond the share of training rows that repeat each other, as
 rows of few discrete features do; and their least number: iris itself holds one pair of equal flowers."""
@@ -31,7 +38,7 @@ CONSTANT_SHARE = 0.1
 
 
 def unscaled_features(seen: Observations) -> Finding | None:
-    """Features are of very different size, far from 0, or constant, so that no learning rate fits all of their weights."""
+    """Features are of very different size, far from 0, spread by a few values, or constant: no learning rate fits all."""
     spread, mean, names = seen.data.feature_deviations, seen.data.feature_means, seen.data.feature_names
     # Rounding leaves a constant column a deviation of this size; one-hot columns are small by nature.
     varies = spread > 1e-6 * np.maximum(np.abs(mean), 1e-6)
@@ -49,9 +56,13 @@ def unscaled_features(seen: Observations) -> Finding | None:
     is_constant = ~varies & (np.abs(mean) > 1e-6)
     if np.mean(is_constant) > CONSTANT_SHARE:
         evidence["constant"] = ", ".join(np.array(names)[is_constant][:5])
+    widths = middle_widths(seen)
+    if (widths < CROWDED).any():
+        evidence |= dict(zip(CROWDING, (float(widths.min()), names[int(widths.argmin())]), strict=True))
     if not evidence:
         return None
-    is_harmless = set(evidence) == {"constant"} or (seen.progress() >= LEARNED and oscillating(seen) is None)
+    has_learned = seen.progress() >= LEARNED and oscillating(seen) is None
+    is_harmless = has_learned or not set(evidence) - {"constant", *([] if is_crowded(seen) else CROWDING)}
     return Finding("unscaled_features", "warning" if is_harmless else by_progress(seen), 0, evidence)
 
 
@@ -95,7 +106,9 @@ def class_imbalance(seen: Observations) -> Finding | None:
 def label_noise(seen: Observations) -> Finding | None:
     """Rows carry other labels than everything around them says, even where that is surest: no network can know these."""
     nearby = seen.data.neighbourhoods
-    if nearby is None or nearby.noise < NOISY:
+    if (
+        nearby is None or nearby.noise < NOISY or is_crowded(seen)
+    ):  # who is near is decided by few values then
         return None
     # A network that knows better shows that only the others are lost.
     by_network = seen.measure_contradicted()
@@ -110,4 +123,19 @@ def label_noise(seen: Observations) -> Finding | None:
             "share_that_the_network_contradicts_where_it_is_surest": by_network,
             "accuracy_of_the_neighbours": nearby.attainable,
         },
+    )
+
+
+def is_crowded(seen: Observations) -> bool:
+    """Whether many features are spread by a few values that lie far off."""
+    widths = middle_widths(seen)
+    return bool((widths < CROWDED).sum() >= MOSTLY * max(1, np.isfinite(widths).sum()))
+
+
+def middle_widths(seen: Observations) -> Floats:
+    """`[features]` how wide the middle half of the rows lies, over the deviation; infinite where it is all one value."""
+    middles = seen.data.feature_middles
+    is_wide = middles > 0
+    return np.where(is_wide, middles, np.inf) / np.where(
+        is_wide, seen.data.feature_deviations[: len(middles)], 1
     )

@@ -23,6 +23,7 @@ ROWS_AT_ONCE = 8192
 ROWS_IN_CACHE, INTEGERS_IN_CACHE = 512, 2**17
 """What is computed of so many rows, or of numbers as integers, stays in the cache, and takes up to a tenth of the time."""
 ENTRIES_IN_CACHE = 2**18  # of weights that are moved: of more it costs too to keep as many for every length
+NORMAL_MIDDLE = 1.349  # in deviations, how wide the middle half of a normal distribution is
 USUAL_ROWS = 2048  # of which half have a column's usual value: a sample is off by 1/√2048, about 2 %
 MOST_NEIGHBOURHOOD_ROWS = 2000
 NEIGHBOURS = 20
@@ -202,7 +203,11 @@ class RowsOnDisk(Protocol):
 
 
 def data_state(
-    parts: Mapping[str, tuple[Rows | RowsOnDisk, Tensor]], feature_names: list[str], class_shares: Floats
+    parts: Mapping[str, tuple[Rows | RowsOnDisk, Tensor]],
+    feature_names: list[str],
+    class_shares: Floats,
+    *,
+    of_columns: bool = False,
 ) -> DataState:
     """What the symptoms look at of the rows.
 
@@ -210,6 +215,7 @@ def data_state(
         parts: `x [rows, features]` and `y [rows, outputs]` of `train` and of every part held out.
         feature_names: of the columns.
         class_shares: `[classes]` of the training rows.
+        of_columns: whether each feature is a column of a table, or of its own unit as these are.
     """
     every_x, every_y = parts["train"]
     x = every_x if isinstance(every_x, Tensor | SparseRows) else every_x[:ROWS_AT_ONCE]
@@ -240,12 +246,13 @@ def data_state(
         feature_names,
         means,
         deviations,
-        _share_of_repeated(every_key()) if continuous is None else 0.0,
-        repeated,
-        neighbourhoods(x, y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0].long())
+        middle_halves(x) if of_columns and isinstance(x, Tensor) else np.empty(0),
+        repeated=_share_of_repeated(every_key()) if continuous is None else 0.0,
+        repeated_in=repeated,
+        neighbourhoods=neighbourhoods(x, y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0].long())
         if isinstance(x, Tensor)
         else None,
-        {name: len(part[0]) for name, part in parts.items()},
+        rows={name: len(part[0]) for name, part in parts.items()},
     )
 
 
@@ -270,6 +277,15 @@ def distinct_column(x: Rows, more_than: float) -> int | None:
     pairs = torch.stack([x.columns[of_full].double(), x.values[of_full].double()], dim=1).unique(dim=0)
     distinct = pairs[:, 0].long().bincount(minlength=x.num_features)
     return int(distinct.argmax()) if distinct.max() > more_than else None
+
+
+def middle_halves(x: Tensor) -> Floats:
+    """`[features]` how wide the middle half of the rows `[rows, features]` lies, over that of a standard normal one."""
+    rows = x[:: -(-len(x) // USUAL_ROWS)].numpy()  # in whatever order they lie
+    low, high = len(rows) // 4, 3 * len(rows) // 4
+    in_place = np.partition(rows, [low, high], axis=0)
+    width: Floats = np.subtract(in_place[high], in_place[low], dtype=np.float64)
+    return width / NORMAL_MIDDLE
 
 
 def location_and_spread(x: Rows) -> tuple[Tensor, Tensor]:

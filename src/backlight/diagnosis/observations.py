@@ -57,6 +57,8 @@ class DataState:
         feature_means: `[features]` over the training rows, as the network sees them; 0 of sparse rows.
         feature_deviations: `[features]`; of a feature with one value in most rows the root mean square distance of the
             others from it.
+        feature_middles: `[features]` of a table, how wide the middle half of the rows lies, as the deviation of a normal
+            distribution whose middle half does; empty of other rows, and of sparse ones.
         repeated: share of the training rows that occur more than once among them, labels and all, by chance:
             0 where a feature is continuous.
         repeated_in: per part held out, how many of its rows are also training rows, and their share.
@@ -68,6 +70,7 @@ class DataState:
     feature_names: list[str]
     feature_means: Floats
     feature_deviations: Floats
+    feature_middles: Floats = field(default_factory=lambda: np.empty(0))
     repeated: float = 0.0
     repeated_in: dict[str, tuple[int, float]] = field(default_factory=dict)
     neighbourhoods: Neighbourhoods | None = None

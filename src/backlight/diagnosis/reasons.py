@@ -18,6 +18,8 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     "unscaled_features": (
         "The largest standard deviation is {largest_over_smallest_deviation:,.0f} times the smallest.",
         "The mean of {farthest} is {farthest_mean_in_deviations:.3g} of its standard deviations away from 0.",
+        "In {narrowest} half of the rows lie in a range {narrowest_middle_half_over_deviation:.2g} times as wide as its"
+        " deviation lets expect, since a few lie far off.",
         "These never change: {constant}.",
     ),
     "saturated_neurons": ("{share_of_slopes_near_0:.0%} of the slopes there are below 0.05.",),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backlight.diagnosis.course import SHORT, has_faded, last_step
+from backlight.diagnosis.data_symptoms import CROWDED, middle_widths
 from backlight.diagnosis.finding import Finding
 from backlight.diagnosis.loss_symptoms import LONGER_STEP, NEARLY_USUAL
 from backlight.diagnosis.observations import USUAL_MOMENTUM, USUAL_RATE, Observations, Settings
@@ -225,6 +226,12 @@ STANDARDIZE = Remedy(
     "data.standardize=true",
     "Features with mean 0 and deviation 1 let one learning rate fit all weights.",
     "LeCun et al. 1998, Efficient BackProp, section 4.3",
+)
+
+BY_RANK = Remedy(
+    "data.standardize=quantile",
+    "Ranks spread the rows evenly, however far a few of them lie from all others.",
+    "Gorishniy et al. 2021, arXiv:2106.11959",
 )
 
 
@@ -454,7 +461,8 @@ def _deeper(seen: Observations) -> Remedy:
 
 
 def _against_bad_scale(seen: Observations) -> list[Remedy]:
-    return _adam(seen) if seen.settings.standardizes else [STANDARDIZE, *_adam(seen)]
+    ranks = [BY_RANK] if (middle_widths(seen) < CROWDED).any() else []
+    return [*ranks, *([] if seen.settings.standardizes else [STANDARDIZE]), *_adam(seen)]
 
 
 REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
