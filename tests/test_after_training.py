@@ -184,11 +184,11 @@ def test_missing_value_where_training_had_none(train: Train, call: Call, tmp_pat
 
 
 @pytest.mark.parametrize(("format", "suffix"), [("onnx", "onnx"), ("torch_export", "pt2")])
-@pytest.mark.parametrize("data", ["moons", "iris"])
+@pytest.mark.parametrize("data", ["moons", "iris", "iris data.standardize=quantile"])
 def test_exported_file_gives_the_probabilities(
     train: Train, call: Call, tmp_path: Path, format: str, suffix: str, data: str
 ) -> None:
-    trained = train(f"data={data}", "model.activation=gelu")
+    trained = train(*f"data={data}".split(), "model.activation=gelu")
     result = call("export", "run=run", f"format={format}")
     assert result.code == 0, result.err
     path = trained.path / f"model.{suffix}"
@@ -198,8 +198,9 @@ def test_exported_file_gives_the_probabilities(
         (answer,) = onnxruntime.InferenceSession(path).run(None, {"features": features.numpy()})
     else:
         answer = torch.export.load(path).module()(features).numpy()
-    x = (features.double() - torch.tensor(network.encoder.mean)) / torch.tensor(network.encoder.scale)
-    expected = probabilities(network.model(x.float())).detach().numpy()
+    x = network.encoder.transform(features.double().numpy())
+    assert isinstance(x, np.ndarray)
+    expected = probabilities(network.model(torch.from_numpy(x))).detach().numpy()
     expected = np.stack([1 - expected, expected], axis=1) if data == "moons" else expected
     assert answer == pytest.approx(expected, abs=1e-5)
 

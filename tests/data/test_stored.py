@@ -19,7 +19,7 @@ from backlight.data import stored
 from backlight.data.batches import BlockShuffle, TrainingBatches
 from backlight.data.encoder import FeatureEncoder
 from backlight.data.module import ClassificationData
-from backlight.data.source import PARTS
+from backlight.data.source import PARTS, Standardize
 from backlight.data.stored import StoredRows, StoredTable, stored_table
 from backlight.errors import BacklightError
 from tests.conftest import Call, TrainedRun
@@ -114,18 +114,25 @@ def test_rows_that_are_read_together_lie_in_few_blocks() -> None:
     assert (window[1:] // 8 != window[:-1] // 8).float().mean() > 0.9
 
 
+@pytest.mark.parametrize("standardize", [True, "quantile"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
-def test_arrays_are_standardised_as_in_memory(tmp_path: Path, dtype: type) -> None:
+def test_arrays_are_standardised_as_in_memory(tmp_path: Path, dtype: type, standardize: Standardize) -> None:
     x, y = arrays(tmp_path, dtype=dtype)
     data = module(
-        {"source": "arrays", "path": str(tmp_path / "x.npy"), "labels": str(tmp_path / "y.npy")}, run_seed=3
+        {
+            "source": "arrays",
+            "path": str(tmp_path / "x.npy"),
+            "labels": str(tmp_path / "y.npy"),
+            "standardize": standardize,
+        },
+        run_seed=3,
     )
     parts = {part: data.part(part) for part in PARTS}
     assert all(isinstance(rows, StoredRows) for rows, _ in parts.values())
     of_file = {part: rows.rows for part, (rows, _) in parts.items() if isinstance(rows, StoredRows)}
     assert sorted(np.concatenate(list(of_file.values()))) == list(range(len(x)))
     names = [f"x{column}" for column in range(4)]
-    encoder = FeatureEncoder.fit(x[of_file["train"]].astype(np.float32), names, standardize=True)
+    encoder = FeatureEncoder.fit(x[of_file["train"]].astype(np.float32), names, standardize=standardize)
     assert data.encoder.is_close(encoder)
     for part, (rows, labels) in parts.items():
         torch.testing.assert_close(

@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm, rankdata
+from sklearn.preprocessing import QuantileTransformer
 
 from backlight.assemble import build_data
 from backlight.backprop.sparse import SparseRows
@@ -112,6 +115,44 @@ def test_encoder_survives_its_state_and_any_missing_pattern(values: list[float |
     encoded = again.transform(rows)
     assert np.isfinite(encoded).all()
     assert encoded.shape == (len(rows), len(encoder.feature_names))
+
+
+@given(st.integers(0, 1000), st.sampled_from([1, 3, 10]))
+def test_numbers_are_spread_by_their_rank(seed: int, different: int) -> None:
+    random = np.random.default_rng(seed)
+    values = np.exp(5 * random.standard_normal(100)).round(different)
+    values[: 30 * (different < 10)] = -999  # many the same
+    scores = norm.ppf((rankdata(values) - 0.5) / 100)
+    encoder = FeatureEncoder.fit(pd.DataFrame({"a": values}), ["a"], standardize="quantile")
+    assert FeatureEncoder.from_state_dict(encoder.state_dict()) == encoder
+    new = np.append(values, [values.min() - 1, values.max() + 1])  # beyond all that is known
+    expected = np.append(scores, [scores.min(), scores.max()])
+    expected = (expected - scores.mean()) / scores.std()
+    found = encoder.transform(pd.DataFrame({"a": new}))
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-5)
+    as_array = FeatureEncoder.fit(values[:, None], ["a"], standardize="quantile")
+    np.testing.assert_allclose(as_array.transform(new[:, None]), found, atol=1e-6)
+    back = encoder.gathered(found * np.array(encoder.scale) + np.array(encoder.mean))
+    np.testing.assert_allclose(back[:100, 0], values, rtol=1e-3, atol=1e-3)
+
+
+def test_many_numbers_are_spread_as_scikit_learn_does() -> None:
+    values = np.random.default_rng(0).lognormal(sigma=3, size=(4000, 1))
+    encoder = FeatureEncoder.fit(values, ["a"], standardize="quantile")
+    theirs = QuantileTransformer(output_distribution="normal").fit_transform(values)
+    inner = np.abs(theirs) < 2
+    assert inner.mean() > 0.9
+    np.testing.assert_allclose(encoder.transform(values)[inner], theirs[inner], atol=0.05)
+
+
+def test_what_is_no_number_is_not_spread(path: Path) -> None:
+    data = module(path, standardize="quantile")
+    x = data.part("train")[0]
+    assert isinstance(x, torch.Tensor)
+    indicators = [place for place, name in enumerate(data.feature_names) if name not in ("age", "income")]
+    assert set(x[:, indicators].unique().tolist()) == {0.0, 1.0}
+    numbers = x[:, [data.feature_names.index(name) for name in ("age", "income")]]
+    torch.testing.assert_close(numbers.mean(dim=0), torch.zeros(2), atol=1e-5, rtol=0)
 
 
 def test_chunks_encode_as_the_whole(path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
-from sklearn.datasets import load_digits, make_moons
+from sklearn.datasets import load_digits, make_classification, make_moons
 
 from backlight import early_warning
 from backlight.assemble import assemble
@@ -296,6 +296,26 @@ def test_rows_in_two_parts_are_leakage(train: Train, tmp_path: Path) -> None:
     assert "leakage" in [finding["symptom"] for finding in diagnosis(repeated)]
     clean = train(*learn, "data.path=clean.csv", folder="clean")
     assert "leakage" not in [finding["symptom"] for finding in diagnosis(clean)]
+
+
+def test_a_number_that_stands_for_none_is_found_and_spread_by_rank(train: Train, tmp_path: Path) -> None:
+    x, y = make_classification(600, 8, n_informative=6, n_redundant=0, class_sep=1.5, random_state=0)
+    x[np.random.default_rng(0).random(x.shape) < 0.05] = -9999
+    pd.DataFrame(x).add_prefix("x").assign(y=y).to_csv(tmp_path / "t.csv", index=False)
+    table = [
+        "data=table",
+        "data.path=t.csv",
+        "data.target=y",
+        "optimizer=adam",
+        "optimizer.lr=0.01",
+        "trainer.max_epochs=20",
+    ]
+    main, *_ = diagnosis(train(*QUICK, *table))
+    assert main["symptom"] == "unscaled_features"
+    assert main["remedies"][0] == "data.standardize=quantile"
+    mended = train(*QUICK, *table, main["remedies"][0], folder="mended")
+    assert not diagnosis(mended)
+    assert mended.summary["metrics"]["val/accuracy"] > 0.85
 
 
 def test_diagnose_says_the_same_of_the_folder(train: Train, call: Call) -> None:

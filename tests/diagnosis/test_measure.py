@@ -27,6 +27,7 @@ from backlight.diagnosis.measure import (
     data_state,
     first_non_finite,
     layer_states,
+    middle_halves,
     neighbourhoods,
     output_signal,
     perfect_loss,
@@ -51,6 +52,13 @@ def test_neighbours_tell_wrong_labels_from_classes_that_overlap() -> None:
     wrong = 1 - (steep == clean).double().mean()
     assert wrong > 0.1 and overlapping.noise < 0.3 * wrong, "only near the border"
     assert neighbourhoods(x[:60], clean[:60]) is None
+
+
+def test_middle_halves_are_as_wide_as_those_of_a_normal_distribution() -> None:
+    x = torch.randn(50_000, 3, generator=torch.Generator().manual_seed(0))
+    x[:, 1], x[:30_000, 2] = 20 * x[:, 1], 0.0
+    x[0] = 1e6  # a single value moves them not
+    assert middle_halves(x) == pytest.approx([1, 20, 0], rel=0.05)
 
 
 def test_rare_neighbours_count_for_more() -> None:

@@ -43,10 +43,12 @@ SAID: dict[str, tuple[list[float], dict[str, Any], str]] = {
                 "feature_names": ["a", "b", "c"],
                 "feature_means": np.array([0.0, 50.0, 3.0]),
                 "feature_deviations": np.array([2000.0, 1.0, 0.0]),
+                "feature_middles": np.array([8.0, 0.9, 0.0]),
             },
         },
         "The largest standard deviation is 2,000 times the smallest. The mean of b is 50 of its standard deviations away"
-        " from 0. These never change: c.",
+        " from 0. In a half of the rows lie in a range 0.004 times as wide as its deviation lets expect, since a few lie far"
+        " off. These never change: c.",
     ),
     "saturated_neurons": ([1.0], layers(saturation=np.ones(2)), "100% of the slopes there are below 0.05."),
     "exploding_gradient": (

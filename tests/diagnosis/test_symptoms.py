@@ -15,6 +15,7 @@ from backlight.diagnosis.observations import (
     Neighbourhoods,
     Observations,
 )
+from backlight.diagnosis.remedies import remedies
 from backlight.diagnosis.symptoms import SYMPTOMS
 from tests.diagnosis.observed import moved, observed, with_a_rare_class
 
@@ -91,6 +92,31 @@ def test_symptoms_of_the_loss_name_the_epoch_at_which_they_begin() -> None:
     assert rests is not None and rests.step == 30, (
         "from the third epoch on the loss changes by less than 0.01"
     )
+
+
+@pytest.mark.parametrize(("crowded", "severity"), [(0, None), (1, "warning"), (2, "fatal"), (8, "fatal")])
+def test_features_that_a_few_values_spread_are_at_fault_if_they_are_many(
+    crowded: int, severity: str | None
+) -> None:
+    run = observed(*[1.0] * 12)
+    middles = np.array([0.05] * crowded + [0.9] * (8 - crowded) + [0.0] * 4)
+    data = replace(
+        run.data,
+        feature_names=[f"x{feature}" for feature in range(12)],
+        feature_means=np.zeros(12),
+        feature_deviations=np.ones(12),
+        feature_middles=middles,
+        neighbourhoods=Neighbourhoods(0.6, 0.3, 0.6),
+    )
+    seen = replace(run, data=data, measure_contradicted=lambda: 0.3)
+    found = SYMPTOMS["unscaled_features"](seen)
+    assert (None if found is None else found.severity) == severity
+    assert (SYMPTOMS["label_noise"](seen) is None) == (severity == "fatal"), (
+        "who is near is told by few values"
+    )
+    learned = SYMPTOMS["unscaled_features"](replace(seen, series={"train/loss": np.array([0.3])}))
+    assert learned is None or learned.severity == "warning"
+    assert "data.standardize=quantile" in [r.overrides for r in remedies(found, seen)] if found else True
 
 
 def test_both_losses_tell_what_jumps() -> None:

@@ -126,7 +126,9 @@ class Column:
         from scipy.special import ndtri
 
         places = (np.arange(LANDMARKS) + 0.5) / LANDMARKS
-        landmarks, which = np.unique(np.quantile(numbers, places, method="hazen"), return_inverse=True)
+        landmarks, which = np.unique(
+            np.quantile(numbers.astype(np.float64), places, method="inverted_cdf"), return_inverse=True
+        )
         if len(landmarks) == 1:
             return self  # a constant has no ranks
         # Of numbers that many rows share the rank is the mean of theirs.
