@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from sklearn.datasets import make_blobs, make_circles, make_moons
+from sklearn.datasets import make_blobs, make_circles, make_classification, make_moons
 
 from backlight.assemble import assemble
 from backlight.command import config_folder
@@ -197,13 +197,18 @@ def _examined_alone(node: dict[str, Any], folder: RunFolder) -> Diagnosis:
 
 
 def write_tables(folder: Path) -> None:
-    """The files of the cases of leakage: a fifth of the rows is there twice."""
+    """The files of the cases of leakage, where a fifth of the rows is there twice, and of numbers that lie far off."""
     for seed in range(6):
         for name, make in (("moons", make_moons), ("circles", make_circles)):
             x, y = make(400, noise=0.15 + 0.03 * seed, random_state=seed)
             _with_copies(pd.DataFrame(x).assign(y=y), folder / f"{name}{seed}.csv")
         x, y = make_blobs(500, 4, centers=3 + seed % 2, cluster_std=2.0, random_state=seed)
         _with_copies(pd.DataFrame(x).assign(y=y), folder / f"blobs{seed}.csv")
+        x, y = make_classification(1200, 8, n_informative=6, n_redundant=0, class_sep=1.5, random_state=seed)
+        # Heavy tails, or a number that stands for a missing one.
+        is_missing = np.random.default_rng(seed).random(x.shape) < 0.05
+        far = np.exp(3 * x) if seed % 2 == 0 else np.where(is_missing, -9999, x)
+        pd.DataFrame(far).add_prefix("x").assign(y=y).to_csv(folder / f"heavy{seed}.csv", index=False)
 
 
 def _with_copies(frame: pd.DataFrame, path: Path) -> None:
