@@ -15,7 +15,6 @@ from backlight.checkpoint import TrainedNetwork
 from backlight.config import build, plain
 from backlight.data.columns import Column
 from backlight.data.encoder import FeatureEncoder
-from backlight.data.source import Encoder
 from backlight.errors import BacklightError
 from backlight.files import whole_file
 from backlight.probabilities import probabilities
@@ -40,8 +39,10 @@ class Deployed(nn.Module):
         # float64, as in training: a large mean minus a large value would lose digits.
         self.register_buffer("mean", torch.tensor(network.encoder.mean, dtype=torch.float64))
         self.register_buffer("scale", torch.tensor(network.encoder.scale, dtype=torch.float64))
-        ranked = _ranked(network.encoder)
-        self.ranks = Ranks(ranked) if ranked else nn.Identity()
+        encoder = network.encoder
+        self.ranks: nn.Module = nn.Identity()
+        if isinstance(encoder, FeatureEncoder) and encoder.is_ranked:
+            self.ranks = Ranks(encoder.columns)
 
     def forward(self, features: Tensor) -> Tensor:
         x = (self.ranks(features.to(torch.float64)) - self.mean) / self.scale
@@ -81,12 +82,6 @@ def _landmarks(column: Column) -> list[tuple[list[float], list[float]]]:
     """Of each feature of a column; a single one where it is not spread."""
     none = [([0.0], [0.0])] * len(column.feature_names)
     return [(column.landmarks, column.normals), *none[1:]] if column.landmarks else none
-
-
-def _ranked(encoder: Encoder) -> list[Column]:
-    """All its columns if any is spread by rank."""
-    columns = encoder.columns if isinstance(encoder, FeatureEncoder) else []
-    return columns if any(column.landmarks for column in columns) else []
 
 
 def run(config: DictConfig) -> Path:

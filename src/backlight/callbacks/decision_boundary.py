@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from backlight.callbacks.reach import data_of, writer_of
+from backlight.data.encoder import FeatureEncoder
 from backlight.data.module import ClassificationData
 from backlight.probabilities import labels_of, predicted, probabilities
 from backlight.ranges import Count
@@ -67,7 +68,6 @@ def draw(data: ClassificationData, network: LightningModule, title: str) -> "Fig
     certainty = ((chance.amax(dim=1) - base) / (1 - base)).numpy()[:, None]
     picture = (1 - 0.6 * certainty + 0.6 * certainty * colour).reshape(GRID, GRID, 3).swapaxes(0, 1)
 
-    # Of what is spread by rank these are the normal scores.
     mean, scale = np.array(data.encoder.mean), np.array(data.encoder.scale)
     (left, right), (bottom, top) = (
         (tick[[0, -1]].numpy() * scale[axis] + mean[axis]).tolist() for axis, tick in enumerate(ticks)
@@ -88,6 +88,8 @@ def draw(data: ClassificationData, network: LightningModule, title: str) -> "Fig
             linewidths=0.3,
             label=name,
         )
-    axes.set(title=title, xlabel=data.feature_names[0], ylabel=data.feature_names[1])
+    is_ranked = isinstance(data.encoder, FeatureEncoder) and data.encoder.is_ranked
+    across, up = (f"{name} (normal score)" if is_ranked else name for name in data.feature_names)
+    axes.set(title=title, xlabel=across, ylabel=up)
     axes.legend(loc="upper right", fontsize="small")
     return figure

@@ -69,6 +69,11 @@ class FeatureEncoder:
     def feature_names(self) -> list[str]:
         return [name for column in self.columns for name in column.feature_names]
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether any column is spread by rank."""
+        return any(column.landmarks for column in self.columns)
+
     def transform(self, rows: "Floats | pd.DataFrame") -> Floats | SparseRows:
         """`[n, features]` float32, standardised; sparse where a column is.
 
