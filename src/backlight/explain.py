@@ -148,7 +148,7 @@ def _inputs(network: TrainedNetwork, first: LayerTrace, x: Tensor, top: int) -> 
     names, scale = encoder.feature_names, encoder.scale
     values = x.numpy() * np.array(scale) + np.array(encoder.mean)
     values[np.abs(values) < 1e-6 * np.array(scale)] = 0.0  # what standardising in float32 left of it
-    if isinstance(encoder, FeatureEncoder):
+    if isinstance(encoder, FeatureEncoder) and encoder.is_ranked:
         values = encoder.gathered(values[None])[0]
     shown = gradient.abs().argsort(descending=True, stable=True)[:top].tolist()
     table = _table(f"inputs{_of(len(shown), len(x))}", "feature", "value", "x", "∂L/∂x")

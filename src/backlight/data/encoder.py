@@ -43,7 +43,8 @@ class FeatureEncoder:
         Args:
             rows: `[n, features]`, or columns by their names.
             feature_names: of its columns.
-            standardize: whether to fit mean and scale; `quantile` spreads numbers by their rank before.
+            standardize: whether to fit mean and scale; `quantile` spreads numbers by their rank before, of rows on disk
+                by that in a sample.
             options: of `Column.fit`.
 
         Raises:
