@@ -90,15 +90,22 @@ class Patient:
         return (base - self.loss) / (base - floor)
 
     @property
-    def illness(self) -> tuple[int, bool, float]:
-        """What to bring down: how bad the main symptom is, and among equals what is missing to perfect predictions.
+    def missing(self) -> float:
+        """What `best.ckpt` lacks to perfect predictions, where knowing the class shares only lacks 1.
 
-        That is 1 of knowing the class shares only: losses do not compare where they are weighted or smoothed. Little is
-        missing where a rare class is missed, so that comes first.
+        So losses that are weighted or smoothed compare. Where a class is rare little is missing to who takes no row for it,
+        and a few rows decide the loss that is weighted: there it is what lacks in the share found of each class.
         """
-        worst = SEVERITY[self.ailments[0].severity] if self.ailments else 0
-        misses_a_class = any(finding.symptom == "class_imbalance" for finding in self.ailments)
-        return worst, misses_a_class, 1 - self.progress
+        seen = self.diagnosis.seen
+        balanced = seen.series.get("val/balanced_accuracy")
+        if not (self.holds_out and balanced is not None and has_rare_class(seen)):
+            return 1 - self.progress
+        return float(1 - balanced[self.epoch]) / (1 - 1 / len(seen.data.class_shares))
+
+    @property
+    def illness(self) -> tuple[int, float]:
+        """What to bring down: how bad the main symptom is, and among equals what is missing."""
+        return SEVERITY[self.ailments[0].severity] if self.ailments else 0, self.missing
 
     @property
     def verdict(self) -> str:
@@ -107,11 +114,11 @@ class Patient:
 
     def knows_more_than(self, other: "Patient") -> bool:
         """By more than chance."""
-        return 1 - self.progress < (1 - other.progress) * (1 - HELPS)
+        return self.missing < other.missing * (1 - HELPS)
 
     def is_better_than(self, other: "Patient") -> bool:
         """Less ill, or equally ill and knowing more."""
-        (*now, _), (*before, _) = self.illness, other.illness
+        (now, _), (before, _) = self.illness, other.illness
         return now < before or (now == before and self.knows_more_than(other))
 
     def remedies(self) -> list[str]:
@@ -212,9 +219,10 @@ def _best_of(best: Patient, tried: Sequence[Patient]) -> Patient:
     """The best so far or, if that is better, of those just tried; prints which."""
     for each in tried:
         _say(f"{'tried':13}{each.changes[-1]}", f"{'':13}{_state(each)}")
-    first = min(tried, key=lambda patient: patient.illness)
-    if not first.is_better_than(best):
+    better = [each for each in tried if each.is_better_than(best)]
+    if not better:
         return best
+    first = min(better, key=lambda patient: patient.illness)
     _say(f"{'kept':13}{first.changes[-1]}")
     return first
 
