@@ -3,18 +3,23 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from backlight.command import config_folder
+from backlight.diagnose import Diagnosis
+from backlight.diagnosis.finding import Finding
 from backlight.recipe import Recipe, compose
 from backlight.run_folder import RunFolder
 from backlight.treat import Patient
 from tests.conftest import Call, TrainedRun
+from tests.diagnosis.observed import observed, with_a_rare_class
 
 Train = Callable[..., TrainedRun]
 
@@ -128,6 +133,24 @@ def test_who_no_longer_misses_a_rare_class_is_kept_though_its_weighted_loss_look
     assert ", balanced accuracy 0." in weighed, "accuracy alone looks worse"
     assert longer.startswith("class imbalance")
     assert float(weighed.split("loss ")[1][:4]) > 2 * float(longer.split("loss ")[1][:4])
+
+
+def test_of_a_rare_class_more_is_known_by_who_finds_more_of_each_class(tmp_path: Path) -> None:
+    def patient(val_loss: float, balanced: float, error: str | None = None) -> Patient:
+        run = observed(0.5, 0.4)
+        held_out = {"val/loss": np.array([2.0, val_loss]), "val/balanced_accuracy": np.array([0.9, balanced])}
+        data = with_a_rare_class(run, 100, None)
+        seen = replace(run, series=run.series | held_out, data=data, error=error)
+        finding = Finding("overfitting", "serious", 0, {})
+        recipe = Recipe({}, {}, [])
+        return Patient(RunFolder(tmp_path), recipe, Diagnosis([finding], seen))
+
+    missed, found = patient(0.1, 0.5), patient(0.6, 0.8)
+    assert missed.missing == pytest.approx(1)
+    assert found.missing == pytest.approx(0.4), "of the epoch with the lowest loss"
+    assert found.is_better_than(missed) and not missed.is_better_than(found)
+    assert not patient(0.05, 0.501).is_better_than(missed), "by chance"
+    assert not patient(0.05, 0.9, "train/loss is nan at step 3").is_better_than(missed)
 
 
 def test_a_sick_run_that_knows_as_much_as_the_healthy_one_is_treated_on(train: Train, call: Call) -> None:

@@ -98,7 +98,9 @@ class Patient:
         """
         seen = self.diagnosis.seen
         balanced = seen.series.get("val/balanced_accuracy")
-        if not (self.holds_out and balanced is not None and has_rare_class(seen)):
+        if not (
+            math.isfinite(self.loss) and self.holds_out and balanced is not None and has_rare_class(seen)
+        ):
             return 1 - self.progress
         return float(1 - balanced[self.epoch]) / (1 - 1 / len(seen.data.class_shares))
 
