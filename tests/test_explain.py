@@ -15,11 +15,12 @@ from tests.conftest import Call, TrainedRun
 Train = Callable[..., TrainedRun]
 
 
-@pytest.fixture
-def wine(train: Train, tmp_path: Path) -> TrainedRun:
+@pytest.fixture(params=["true", "quantile"])
+def wine(request: pytest.FixtureRequest, train: Train, tmp_path: Path) -> TrainedRun:
     frame = load_wine(as_frame=True).frame
     frame.to_csv(tmp_path / "wine.csv", index=False)
-    return train("data=table", "data.path=wine.csv", "data.target=target", "model.hidden=[4,3]", "seed=3")
+    table = ("data=table", "data.path=wine.csv", "data.target=target", f"data.standardize={request.param}")
+    return train(*table, "model.hidden=[4,3]", "seed=3")
 
 
 def cells(output: str) -> list[list[str]]:

@@ -221,10 +221,9 @@ def _best_of(best: Patient, tried: Sequence[Patient]) -> Patient:
     """The best so far or, if that is better, of those just tried; prints which."""
     for each in tried:
         _say(f"{'tried':13}{each.changes[-1]}", f"{'':13}{_state(each)}")
-    better = [each for each in tried if each.is_better_than(best)]
-    if not better:
+    first = min(tried, key=lambda patient: patient.illness)
+    if not first.is_better_than(best):
         return best
-    first = min(better, key=lambda patient: patient.illness)
     _say(f"{'kept':13}{first.changes[-1]}")
     return first
 

@@ -57,7 +57,7 @@ def unscaled_features(seen: Observations) -> Finding | None:
     if np.mean(is_constant) > CONSTANT_SHARE:
         evidence["constant"] = ", ".join(np.array(names)[is_constant][:5])
     widths = middle_widths(seen)
-    if (widths < CROWDED).any():
+    if has_crowded(seen):
         evidence |= dict(zip(CROWDING, (float(widths.min()), names[int(widths.argmin())]), strict=True))
     if not evidence:
         return None
@@ -106,9 +106,8 @@ def class_imbalance(seen: Observations) -> Finding | None:
 def label_noise(seen: Observations) -> Finding | None:
     """Rows carry other labels than everything around them says, even where that is surest: no network can know these."""
     nearby = seen.data.neighbourhoods
-    if (
-        nearby is None or nearby.noise < NOISY or is_crowded(seen)
-    ):  # who is near is decided by few values then
+    # Where a few values spread the features, these decide who is near.
+    if nearby is None or nearby.noise < NOISY or is_crowded(seen):
         return None
     # A network that knows better shows that only the others are lost.
     by_network = seen.measure_contradicted()
@@ -126,8 +125,13 @@ def label_noise(seen: Observations) -> Finding | None:
     )
 
 
+def has_crowded(seen: Observations) -> bool:
+    """Whether any feature is spread by a few values that lie far off."""
+    return bool((middle_widths(seen) < CROWDED).any())
+
+
 def is_crowded(seen: Observations) -> bool:
-    """Whether many features are spread by a few values that lie far off."""
+    """Whether many features are."""
     widths = middle_widths(seen)
     return bool((widths < CROWDED).sum() >= MOSTLY * max(1, np.isfinite(widths).sum()))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backlight.diagnosis.course import SHORT, has_faded, last_step
-from backlight.diagnosis.data_symptoms import CROWDED, middle_widths
+from backlight.diagnosis.data_symptoms import has_crowded
 from backlight.diagnosis.finding import Finding
 from backlight.diagnosis.loss_symptoms import LONGER_STEP, NEARLY_USUAL
 from backlight.diagnosis.observations import USUAL_MOMENTUM, USUAL_RATE, Observations, Settings
@@ -232,6 +232,12 @@ BY_RANK = Remedy(
     "data.standardize=quantile",
     "Ranks spread the rows evenly, however far a few of them lie from all others.",
     "Gorishniy et al. 2021, arXiv:2106.11959",
+)
+
+LEAVE_EMPTY = Remedy(
+    "",
+    "Leave the cell empty where a number such as -999 stands for a missing one: it is replaced by the median, and marked.",
+    "Little & Rubin 2019, Statistical Analysis with Missing Data",
 )
 
 
@@ -461,7 +467,7 @@ def _deeper(seen: Observations) -> Remedy:
 
 
 def _against_bad_scale(seen: Observations) -> list[Remedy]:
-    ranks = [BY_RANK] if (middle_widths(seen) < CROWDED).any() else []
+    ranks = [BY_RANK, LEAVE_EMPTY] if has_crowded(seen) else []
     return [*ranks, *([] if seen.settings.standardizes else [STANDARDIZE]), *_adam(seen)]
 
 
