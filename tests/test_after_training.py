@@ -217,3 +217,24 @@ def test_export_that_disagrees_is_not_kept(train: Train, call: Call, monkeypatch
 def test_summary_is_json_that_other_tools_read(run: TrainedRun) -> None:
     text = (run.path / "summary.json").read_text()
     assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["status"] == "completed"
+
+
+def test_names_of_a_file_move_no_cursor(train: Train, call: Call, tmp_path: Path) -> None:
+    name = "a\n\x1b[2Jb {x}"
+    values = np.random.default_rng(0).normal(50, 1, 60)
+    rows = {name: values, "y": np.where(values > 50, "yes\x1b[1m", "no")}
+    pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    pd.DataFrame({"b": values}).to_csv(tmp_path / "other.csv", index=False)
+    table = ("data=table", "data.path=rows.csv", "data.target=y", "data.standardize=false")
+    told = train(*table, "optimizer.lr=1e-6").result.out
+    assert "The mean of a??[2Jb {x} is 5" in told
+    for command, arguments, said in (
+        ("diagnose", [], "The mean of a??[2Jb {x} is 5"),
+        ("evaluate", [], "accuracy"),
+        ("explain", ["input=rows.csv", "row=0"], "a??[2Jb {x}"),
+        ("predict", ["input=other.csv", "output=new.csv"], "a??[2Jb {x}"),
+    ):
+        result = call(command, "run=run", *arguments)
+        told += result.out + result.err
+        assert said in result.out + result.err
+    assert "\x1b" not in told

@@ -70,6 +70,7 @@ Train = Callable[..., TrainedRun]
         (["loss.label_smoothing=1"], "loss.label_smoothing=1: must be less than 1"),
         (["callbacks=early_stopping", "data.val_fraction=0"], "callbacks.early_stopping.monitor=val/loss"),
         (["data=table"], "data.path: a value is needed; give data.path=…"),
+        (["~model.hidden"], "model.hidden: a value is needed"),
         (["data=table", "data.path=my.csv", "data.target=y"], "my.csv: no such file"),
     ],
 )

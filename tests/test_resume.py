@@ -145,6 +145,16 @@ def test_config_that_cannot_be_read(train: Train, call: Call, content: bytes) ->
         assert result.err.count("\n") == 1
 
 
+def test_config_that_lacks_a_key(train: Train, call: Call) -> None:
+    run = train("data=moons")
+    path = run.path / ".hydra" / "config.yaml"
+    path.write_text(path.read_text().replace("  max_epochs: 3\n", ""))
+    for result in (call("train", "resume=run", "trainer.max_epochs=5"), call("diagnose", "run=run")):
+        assert result.code == 2
+        assert ".hydra/config.yaml: not the config of a run; trainer.max_epochs is missing\n" in result.err
+        assert result.err.count("\n") == 1
+
+
 def test_ctrl_c_lets_what_is_being_written_end(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interruption amid TensorBoard's `put` leaves its queue locked, and closing it then waits for ever."""
     write = EventFileWriter.add_event

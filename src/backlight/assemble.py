@@ -151,6 +151,9 @@ def rows_of_run(
 def build_network(node: Node, data: ClassificationData) -> SigmoidMLP:
     """The network that the `model` node describes, with as many inputs and outputs as the data has."""
     options = {key: value for key, value in node.items() if key != "backward"}
+    for key in ("hidden", "activation"):  # a default would not be told by the config of the run
+        if key not in options:
+            raise BacklightError(f"model.{key}: a value is needed")
     return build(SigmoidMLP, options, "model", num_features=data.num_features, num_outputs=data.num_outputs)
 
 

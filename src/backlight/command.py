@@ -24,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from backlight.errors import BacklightError, nearest
+from backlight.errors import BacklightError, nearest, printable
 from backlight.imports import import_heavy
 
 log = logging.getLogger(__name__)
@@ -145,9 +145,9 @@ def _refuse(sentence: str, code: int) -> NoReturn:
 def _explain(error: Exception) -> tuple[str, int]:
     """One sentence and the exit code."""
     if isinstance(error, BacklightError):
-        return str(error), MENDABLE
+        return printable(str(error)), MENDABLE
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'}: {error.strerror}", MENDABLE
+        return printable(f"{error.filename or 'a file'}: {error.strerror}"), MENDABLE
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_config_error(error), MENDABLE
     reason = " ".join(str(error).split())

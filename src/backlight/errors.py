@@ -12,6 +12,11 @@ class BacklightError(Exception):
     """
 
 
+def printable(text: str) -> str:
+    """For a terminal: what would break the line or move its cursor, as a name of somebody's file may, becomes `?`."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the closest of `names`, else `"; allowed: x, y"`."""
     names = list(names)

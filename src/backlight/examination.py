@@ -33,7 +33,7 @@ from backlight.diagnosis.measure import (
     perfect_loss,
 )
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Observations, Settings, Start
-from backlight.errors import BacklightError
+from backlight.errors import BacklightError, printable
 from backlight.loss import stacked_weights
 from backlight.model import SigmoidMLP
 from backlight.probabilities import labels_of, predicted, probabilities
@@ -268,7 +268,7 @@ def _data_state(data: ClassificationData) -> DataState:
         shares = torch.bincount(labels_of(y), minlength=len(data.class_names)).double() / len(y)
         _data_states[data] = data_state(
             {part: data.part(part) for part in PARTS if data.has(part)},
-            data.feature_names,
+            list(map(printable, data.feature_names)),
             shares.numpy(),
             of_columns=data.has_columns,
         )

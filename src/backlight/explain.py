@@ -22,7 +22,7 @@ from backlight.data.encoder import FeatureEncoder
 from backlight.data.encoding import encoded, targets
 from backlight.data.kinds import KINDS
 from backlight.data.source import Part
-from backlight.errors import BacklightError
+from backlight.errors import BacklightError, printable
 from backlight.model import SigmoidMLP
 from backlight.probabilities import predicted, probabilities
 from backlight.ranges import Count, Natural
@@ -115,7 +115,7 @@ def _show(network: TrainedNetwork, x: Tensor, y: Tensor, title: str, lr: float, 
     record = trace(model, x, loss.targets(y), loss.class_weight)
     console = get_console()
     console.print(
-        f"{title}: {_verdict(network, record, y)}; loss {record.loss.item():.4f}",
+        f"{title}: {printable(_verdict(network, record, y))}; loss {record.loss.item():.4f}",
         highlight=False,
         markup=False,
     )
@@ -154,7 +154,7 @@ def _inputs(network: TrainedNetwork, first: LayerTrace, x: Tensor, top: int) -> 
     table = _table(f"inputs{_of(len(shown), len(x))}", "feature", "value", "x", "∂L/∂x")
     for index in shown:
         table.add_row(
-            escape(names[index]),
+            escape(printable(names[index])),
             f"{values[index]:.4g}",
             f"{x[index]:+.4f}",
             f"{gradient[index]:+.2e}",
@@ -187,7 +187,7 @@ def _layer(layer: LayerTrace, names: list[str], above: LayerTrace | None, y: Ten
             f"{layer.slope[0, neuron]:.3f}",
             f"{delta[neuron]:+.1e}",
             f"{share[neuron]:.0%}",
-            f"{escape(names[strongest])} ({fed[neuron, strongest]:+.2f})",
+            f"{escape(printable(names[strongest]))} ({fed[neuron, strongest]:+.2f})",
             blame,
         )
     return table
@@ -207,7 +207,7 @@ def _one_step(
     chances = [torch.sigmoid(z[0]).tolist() for z in (record.layers[-1].pre_activation, logits)]
     rows = [(f"σ(z) of '{name}'", was, now) for name, was, now in zip(names, *chances, strict=True)]
     for name, was, now in [*rows, ("loss", record.loss.item(), network.loss(logits, y).item())]:
-        table.add_row(escape(name), f"{was:.4f}", f"{now:.4f}", f"{now - was:+.1e}")
+        table.add_row(escape(printable(name)), f"{was:.4f}", f"{now:.4f}", f"{now - was:+.1e}")
     squares = [
         float(g.square().sum())
         for layer in record.layers

@@ -16,6 +16,12 @@ from backlight.config import as_typed
 from backlight.errors import BacklightError
 from backlight.files import write_whole
 
+NEEDED = (
+    "seed", "data", "model.hidden", "model.activation", "loss", "optimizer.name", "optimizer.lr", "scheduler.name",
+    "trainer.max_epochs", "callbacks",
+)  # fmt: skip
+"""Of the config of a run, for whoever reads it afterwards."""
+
 
 class RunFolder:
     """Paths of a run folder.
@@ -78,11 +84,11 @@ class RunFolder:
         except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
             reason = " ".join(str(error).split())
             raise BacklightError(f"{self.config}: cannot be read: {reason}") from error
-        if (
-            not isinstance(config, DictConfig)
-            or not {"seed", "data", "model", "loss", "optimizer", "scheduler", "trainer"} <= config.keys()
-        ):
+        if not isinstance(config, DictConfig):
             raise BacklightError(f"{self.config}: not the config of a run")
+        for key in NEEDED:
+            if OmegaConf.select(config, key, default=None) is None:
+                raise BacklightError(f"{self.config}: not the config of a run; {key} is missing")
         return config
 
     def read_overrides(self) -> list[str]:

@@ -181,16 +181,3 @@ def test_the_first_tensor_that_turns_is_said() -> None:
         reason(finding)
         == "layers.1.pre_activation is the first tensor that one more step makes infinite or NaN."
     )
-
-
-def test_names_of_columns_break_no_line() -> None:
-    run = observed(0.9)
-    data = replace(
-        run.data,
-        feature_names=["a\n\x1b[2Jb {x}"],
-        feature_means=np.array([50.0]),
-        feature_deviations=np.ones(1),
-    )
-    finding = SYMPTOMS["unscaled_features"](replace(run, data=data))
-    assert finding is not None
-    assert reason(finding) == "The mean of a??[2Jb {x} is 50 of its standard deviations away from 0."

@@ -91,5 +91,4 @@ def reason(finding: Finding) -> str:
     for sentence in REASONS[finding.symptom]:
         with suppress(KeyError):
             said.append(sentence.format_map(finding.evidence))
-    # Names are of a file that anybody may have written: no lines of theirs, and nothing that moves a terminal's cursor.
-    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(said))
+    return " ".join(said)
