@@ -221,10 +221,7 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData, kept: 
     return Settings(
         optimizer=name,
         switchable=not any(map(_fixes_optimizer, evidence.overrides)),
-        overrides={
-            f"optimizer={name}",
-            *(f"{group}.{key}={value}" for group in GROUPS for key, value in config[group].items()),
-        },
+        overrides=_as_it_is(config),
         lr=config["optimizer"]["lr"],
         activation=config["model"]["activation"],
         hidden=config["model"]["hidden"],
@@ -237,6 +234,21 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData, kept: 
         stopped_hastily=_stopped_hastily(config, evidence.series),
         kept_by_clipping=kept,
     )
+
+
+def _as_it_is(config: Node) -> set[str]:
+    """The overrides that would change nothing."""
+    stopping = config["callbacks"].get("early_stopping")
+    nodes = {**{group: config[group] for group in GROUPS}, "callbacks.early_stopping": stopping or {}}
+    return {
+        f"optimizer={config['optimizer']['name']}",
+        *(["callbacks=early_stopping"] if stopping else []),
+        *(
+            f"{group}.{key}={value}".replace(", ", ",")
+            for group, node in nodes.items()
+            for key, value in node.items()
+        ),
+    }
 
 
 def _stopped_hastily(config: Node, series: Mapping[str, Floats]) -> bool:

@@ -414,13 +414,17 @@ def test_every_symptom_has_remedies_that_compose(train: Train, symptom: str, tmp
         config = plain(task_of(compose("train", ["data=moons"])))
         experiment = assemble(config, RunFolder(tmp_path / "run"))
         diagnosis = Diagnosis.of(config, Evidence.of(RunFolder(tmp_path / "run")), experiment.data)
-        remedies = diagnosis.against(Finding(symptom, "serious", 0, {}))
+        finding = Finding(symptom, "serious", 0, {})
+        remedies = diagnosis.against(finding)
         assert remedies
         for remedy in remedies:
             assert remedy.why.endswith(".")
             assert remedy.source
             changed = plain(task_of(compose("train", ["data=moons", *remedy.overrides.split()])))
-            assemble(changed, RunFolder(tmp_path / "changed"))
+            data = assemble(changed, RunFolder(tmp_path / "changed")).data
+            after = Diagnosis.of(changed, Evidence.of(RunFolder(tmp_path / "changed")), data)
+            told = [again.overrides for again in after.against(finding)]
+            assert not remedy.overrides or remedy.overrides not in told, "it is so already"
     assert set(REMEDIES) == set(SYMPTOMS)
 
 
