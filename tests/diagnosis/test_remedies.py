@@ -72,16 +72,24 @@ def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
         ("dead_units", {"activation": "relu"}, "model.activation=gelu"),
         ("dead_units", {"activation": "relu", "lr": 5.0}, "model.activation=gelu optimizer=adam"),
         ("oscillating", {"lr": 0.15}, "optimizer.lr=0.05"),
-        ("oscillating", {"lr": 2.0}, "optimizer.lr=0.1"),
+        ("oscillating", {"lr": 2.0}, "optimizer.lr=0.3"),
+        ("diverging", {"lr": 2.0, "activation": "tanh"}, "optimizer.lr=0.1"),
         ("oscillating", {"lr": 1.0, "optimizer": "lbfgs"}, "data.batch_size=full"),
         ("oscillating", {"lr": 3.0, "optimizer": "lbfgs", "batch_size": 320}, "optimizer.lr=1.0"),
-        ("oscillating", {"lr": 0.1, "momentum": 0.99}, "optimizer.lr=0.01"),
+        ("oscillating", {"lr": 0.1, "momentum": 0.99}, "optimizer.lr=0.03"),
         ("learning_rate_too_low", {"batch_size": 800}, "data.batch_size=32"),
         ("learning_rate_too_low", {"batch_size": 800, "lr": 1e-3, "momentum": 0.9}, "optimizer.lr=0.1"),
         ("learning_rate_too_low", {"batch_size": 800, "optimizer": "lbfgs", "lr": 0.5}, "optimizer.lr=3.0"),
         ("learning_rate_too_low", {"batch_size": 4}, "optimizer.lr=1.0"),
-        ("overfitting", {"lr": 0.5}, "callbacks=early_stopping"),
+        ("overfitting", {"lr": 0.5}, "loss.label_smoothing=0.2 callbacks=early_stopping"),
         ("overfitting", {"lr": 0.6}, "optimizer.lr=0.1"),
+        ("batch_too_small", {"batch_size": 1}, "data.batch_size=32 trainer.max_epochs=6"),
+        (
+            "batch_too_small",
+            {"batch_size": 5, "lr": 0.6},
+            "data.batch_size=40 trainer.max_epochs=6 optimizer.lr=0.2",
+        ),
+        ("underfitting", {"lr": 2.0}, "model.hidden=[32,32] optimizer=adam optimizer.lr=0.01"),
         ("too_few_epochs", {"lr": 0.04}, "trainer.max_epochs=30"),
         ("too_few_epochs", {"lr": 0.03}, "trainer.max_epochs=30 optimizer=adam"),
         ("too_few_epochs", {"lr": 2.0}, "trainer.max_epochs=30 optimizer=adam"),
@@ -108,20 +116,22 @@ def test_the_likeliest_remedy_comes_first(symptom: str, changed: dict[str, Any],
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "momentum", "lr", "told"),
+    ("activation", "optimizer", "momentum", "lr", "told"),
     [
-        ("adam", 0.0, 1e-5, 0.01),  # what one step bears
-        ("adam", 0.0, 1e-3, 0.03),
-        ("sgd", 0.9, 1e-3, 0.3),
-        ("sgd", 0.0, 0.01, 3.0),
-        ("sgd", 0.9, 0.2, 0.6),
+        ("sigmoid", "adam", 0.0, 1e-5, 0.01),  # what one step bears
+        ("sigmoid", "adam", 0.0, 1e-3, 0.03),
+        ("relu", "adam", 0.0, 1e-3, 0.01),
+        ("relu", "adam", 0.0, 5e-3, 0.015),
+        ("sigmoid", "sgd", 0.9, 1e-3, 0.3),
+        ("sigmoid", "sgd", 0.0, 0.01, 3.0),
+        ("sigmoid", "sgd", 0.9, 0.2, 0.6),
     ],
 )
 def test_no_rate_is_told_that_is_far_above_the_usual_one(
-    optimizer: str, momentum: float, lr: float, told: float
+    activation: str, optimizer: str, momentum: float, lr: float, told: float
 ) -> None:
     run = observed(1.0, 0.9, 0.8)
-    given = replace(run.settings, optimizer=optimizer, momentum=momentum, lr=lr)
+    given = replace(run.settings, activation=activation, optimizer=optimizer, momentum=momentum, lr=lr)
     low = replace(run, settings=given, measure_longer_step=lambda: (1000.0, 0.1))
     first, *_ = remedies(Finding("learning_rate_too_low", "serious", 0, {}), low)
     assert float(first.overrides.removeprefix("optimizer.lr=")) == pytest.approx(told)
@@ -165,7 +175,7 @@ def test_who_holds_no_rows_out_is_not_told_to_stop_by_their_loss() -> None:
 
 def test_no_remedy_is_given_twice() -> None:
     run = observed(1.0, 3.0, 2.0)
-    adam = replace(run, settings=replace(run.settings, optimizer="adam", lr=1.0))
+    adam = replace(run, settings=replace(run.settings, optimizer="adam", lr=1.0, activation="tanh"))
     given = [remedy.overrides for remedy in remedies(Finding("diverging", "fatal", 0, {}), adam)]
     assert given == ["optimizer.lr=0.01", "trainer.gradient_clip_val=1.0"]
     usual = replace(run.settings, optimizer="adam", lr=0.01, overrides={"optimizer.lr=0.01"})
