@@ -63,6 +63,22 @@ def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
     [
         ("vanishing_gradient", {}, "model.activation=tanh"),
         ("vanishing_gradient", {"activation": "relu"}, "model.init=xavier model.init_scale=1.41"),
+        (
+            "vanishing_gradient",
+            {"hidden": [5, 5, 5]},
+            "model.activation=tanh optimizer=adam optimizer.lr=0.0033",
+        ),
+        (
+            "vanishing_gradient",
+            {"hidden": [5, 5, 5], "switchable": False},
+            "model.activation=tanh optimizer.lr=0.033",
+        ),
+        (
+            "dead_units",
+            {"hidden": [5, 5, 5], "lr": 5.0},
+            "model.activation=gelu optimizer=adam optimizer.lr=0.0033",
+        ),
+        ("saturated_neurons", {"hidden": [5, 5, 5], "lr": 1e-3}, "optimizer=adam optimizer.lr=0.01"),
         ("exploding_gradient", {}, "model.init=xavier model.init_scale=1.0"),
         ("exploding_gradient", {"lr": 1e-3}, "optimizer=adam"),  # a rate for the large weights that go
         ("saturated_neurons", {"lr": 1e-3}, "optimizer=adam"),

@@ -157,12 +157,19 @@ def _against_overfitting(seen: Observations) -> list[Remedy]:
 
 
 def _at(seen: Observations, remedy: Remedy) -> Remedy:
-    """A remedy together with a usual rate: Adam's, if the optimizer can be another one."""
-    rate = f"optimizer.lr={_round(seen.settings.usual_rate)}"
-    if seen.settings.switchable and seen.settings.optimizer != "adam":
-        rate = ADAM.overrides
+    """A remedy together with a usual rate: Adam's, if the optimizer can be another one.
+
+    Deep networks of other units than sigmoids bear a third of it: of 62 such runs 51 are healthy there, and 35 at the usual
+    one.
+    """
+    settings = seen.settings
+    is_sigmoid = settings.activation == "sigmoid" and "model.activation" not in remedy.overrides
+    is_deep = len(settings.hidden) >= DEEP and "model.hidden" not in remedy.overrides
+    is_other = settings.switchable and settings.optimizer != "adam"
+    usual = USUAL_RATE["adam"] if is_other else settings.usual_rate
+    rate = f"optimizer.lr={_round(usual / 3 if is_deep and not is_sigmoid else usual)}"
     return Remedy(
-        f"{remedy.overrides} {rate}",
+        f"{remedy.overrides} {'optimizer=adam ' if is_other else ''}{rate}",
         f"{remedy.why.removesuffix('.')}; and this rate is a usual one.",
         f"{remedy.source}; {ADAM.source}",
     )
@@ -459,7 +466,10 @@ def _against_vanishing(seen: Observations) -> list[Remedy]:
     # In all of 34 deep networks of sigmoids tanh came to a lower validation loss than weights that fit.
     if seen.settings.activation == "sigmoid":
         first.reverse()
+    # Of 25 deep networks 21 are healthy with tanh at a rate that these bear, and 15 at their own.
+    at_rate = [_at(seen, first[0])] if len(seen.settings.hidden) >= DEEP else []
     return [
+        *at_rate,
         *_at_usual_rate(seen, *first),
         *_adam(seen),
         *_at_usual_rate(seen, _shallower(seen.settings)),
