@@ -462,18 +462,14 @@ def _against_base_rate(seen: Observations) -> list[Remedy]:
 
 
 def _against_vanishing(seen: Observations) -> list[Remedy]:
-    first = [_fitting_init(seen), TANH]
-    # In all of 34 deep networks of sigmoids tanh came to a lower validation loss than weights that fit.
+    found = [_fitting_init(seen), TANH, _shallower(seen.settings)]
+    # In all of 34 deep networks of sigmoids tanh came to a lower validation loss than weights that fit, and in 15 of 20 one
+    # layer did.
     if seen.settings.activation == "sigmoid":
-        first.reverse()
+        found = [*found[1:], found[0]]
     # Of 25 deep networks 21 are healthy with tanh at a rate that these bear, and 15 at their own.
-    at_rate = [_at(seen, first[0])] if len(seen.settings.hidden) >= DEEP else []
-    return [
-        *at_rate,
-        *_at_usual_rate(seen, *first),
-        *_adam(seen),
-        *_at_usual_rate(seen, _shallower(seen.settings)),
-    ]
+    at_rate = [_at(seen, found[0])] if len(seen.settings.hidden) >= DEEP else []
+    return [*at_rate, *_at_usual_rate(seen, *found), *_adam(seen)]
 
 
 def _against_low_rate(seen: Observations) -> list[Remedy]:
