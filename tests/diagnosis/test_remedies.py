@@ -90,6 +90,11 @@ def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
         ("oscillating", {"lr": 0.15}, "optimizer.lr=0.05"),
         ("oscillating", {"lr": 2.0}, "optimizer.lr=0.3"),
         ("diverging", {"lr": 2.0, "activation": "tanh"}, "optimizer.lr=0.1"),
+        (
+            "diverging",
+            {"lr": 0.9, "batch_size": 2},
+            "data.batch_size=32 trainer.max_epochs=6 optimizer.lr=0.3",
+        ),
         ("oscillating", {"lr": 1.0, "optimizer": "lbfgs"}, "data.batch_size=full"),
         ("oscillating", {"lr": 3.0, "optimizer": "lbfgs", "batch_size": 320}, "optimizer.lr=1.0"),
         ("oscillating", {"lr": 0.1, "momentum": 0.99}, "optimizer.lr=0.03"),
@@ -129,6 +134,26 @@ def test_the_likeliest_remedy_comes_first(symptom: str, changed: dict[str, Any],
     remedy = remedies(Finding(symptom, "serious", 0, {}), seen)[0].overrides
     assert set(first.split()) <= set(remedy.split())
     assert ("optimizer" in remedy) == ("optimizer" in first)
+
+
+@pytest.mark.parametrize(
+    ("val", "patience"),
+    [([3.0, 2.0, 1.0, 1.5], 5), ([3.0, *[3.1] * 6, 2.0, *[2.5] * 9], 7), ([3.0, *[3.1] * 6, 4.0], 5)],
+)
+def test_early_stopping_waits_as_long_as_the_run_had_to(val: list[float], patience: int) -> None:
+    run = observed(*val)
+    seen = replace(run, series=run.series | {"val/loss": np.array(val)})
+    told = [remedy.overrides for remedy in remedies(Finding("overfitting", "serious", 0, {}), seen)]
+    stopping = f"callbacks=early_stopping callbacks.early_stopping.patience={patience}"
+    assert stopping in told and f"loss.label_smoothing=0.2 {stopping}" in told
+
+
+def test_early_stopping_is_not_told_where_no_rows_are_held_out() -> None:
+    run = observed(1.0, 0.9)
+    alone = replace(run, data=replace(run.data, rows={"train": 90}))
+    for seen in (run, alone):
+        told = [remedy.overrides for remedy in remedies(Finding("label_noise", "serious", 0, {}), seen)]
+        assert any("early_stopping" in overrides for overrides in told) == ("val" in seen.data.rows)
 
 
 @pytest.mark.parametrize(
