@@ -138,7 +138,12 @@ def test_the_likeliest_remedy_comes_first(symptom: str, changed: dict[str, Any],
 
 @pytest.mark.parametrize(
     ("val", "patience"),
-    [([3.0, 2.0, 1.0, 1.5], 5), ([3.0, *[3.1] * 6, 2.0, *[2.5] * 9], 7), ([3.0, *[3.1] * 6, 4.0], 5)],
+    [
+        ([2.0, 1.0, *[1.5] * 18], 5),
+        ([3.0, *[3.1] * 6, 2.0, *[2.5] * 9], 7),
+        ([3.0, *[3.1] * 9], 2),
+        ([1.0, 1.1], 1),
+    ],
 )
 def test_early_stopping_waits_as_long_as_the_run_had_to(val: list[float], patience: int) -> None:
     run = observed(*val)

@@ -385,11 +385,11 @@ PATIENCE = 5  # epochs
 
 
 def _stop_early(seen: Observations) -> Remedy:
-    """With more patience where the run itself had waited longer for a lower loss, on the way to its lowest."""
+    """With as much patience as the run itself needed on the way to its lowest loss, and more if it had many epochs."""
     losses = seen.loss("val")
     way = losses[: losses.argmin() + 1] if len(losses) else losses
     lower = np.flatnonzero(np.diff(np.minimum.accumulate(way), prepend=np.inf) < 0)
-    patience = np.diff(lower).max(initial=PATIENCE)
+    patience = np.diff(lower).max(initial=max(1, min(PATIENCE, len(losses) // 4)))
     return Remedy(
         f"callbacks=early_stopping callbacks.early_stopping.patience={patience}",
         "Training ends when the validation loss no longer falls; best.ckpt is that of the lowest one.",
