@@ -112,7 +112,7 @@ def _command(name: str) -> None:
                 raise
             # Not raised: in a sweep the other trials go on.
             sentence, code = _explain(error)
-            log.error(sentence)
+            log.error(printable(sentence))
             if code == BUG:
                 log.info("Where it happened", exc_info=error)  # goes to the log file only
             is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -138,16 +138,16 @@ def _command(name: str) -> None:
 
 
 def _refuse(sentence: str, code: int) -> NoReturn:
-    print(f"ERROR: {sentence}", file=sys.stderr)
+    print(f"ERROR: {printable(sentence)}", file=sys.stderr)
     sys.exit(code)
 
 
 def _explain(error: Exception) -> tuple[str, int]:
     """One sentence and the exit code."""
     if isinstance(error, BacklightError):
-        return printable(str(error)), MENDABLE
+        return str(error), MENDABLE
     if isinstance(error, OSError) and error.strerror:
-        return printable(f"{error.filename or 'a file'}: {error.strerror}"), MENDABLE
+        return f"{error.filename or 'a file'}: {error.strerror}", MENDABLE
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_config_error(error), MENDABLE
     reason = " ".join(str(error).split())

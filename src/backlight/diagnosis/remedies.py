@@ -69,6 +69,7 @@ def _lower_rate(seen: Observations) -> Remedy:
     perfect predictions farther in the mean, and 19 at the usual one; of 86 others 60 and 71.
     """
     settings = seen.settings
+    # L-BFGS scales its steps itself: a rate of 1 is a whole one.
     is_bold = settings.activation == "sigmoid" and settings.optimizer != "lbfgs"
     highest = (BOLD if is_bold else 1) * settings.usual_rate
     return Remedy(
@@ -174,11 +175,12 @@ def _at(seen: Observations, remedy: Remedy) -> Remedy:
     is_sigmoid = settings.activation == "sigmoid" and "model.activation" not in remedy.overrides
     is_deep = len(settings.hidden) >= DEEP and "model.hidden" not in remedy.overrides
     is_other = settings.switchable and settings.optimizer != "adam"
-    usual = USUAL_RATE["adam"] if is_other else settings.usual_rate
-    rate = f"optimizer.lr={_round(usual / 3 if is_deep and not is_sigmoid else usual)}"
+    usual, why = USUAL_RATE["adam"] if is_other else settings.usual_rate, "and this rate is a usual one"
+    if is_deep and not is_sigmoid:
+        usual, why = usual / 3, "and so many layers bear this rate"
     return Remedy(
-        f"{remedy.overrides} {'optimizer=adam ' if is_other else ''}{rate}",
-        f"{remedy.why.removesuffix('.')}; and this rate is a usual one.",
+        f"{remedy.overrides} {'optimizer=adam ' if is_other else ''}optimizer.lr={_round(usual)}",
+        f"{remedy.why.removesuffix('.')}; {why}.",
         f"{remedy.source}; {ADAM.source}",
     )
 
@@ -400,7 +402,7 @@ def _stop_early(seen: Observations) -> Remedy:
 def _softer(seen: Observations) -> Remedy:
     """Soft targets as well.
 
-    Of 102 runs that overfitted 79 are healthy with both and know no less, and 47 with early stopping alone; of 32 of these
+    Of 142 runs that overfitted 110 are healthy with both and know no less, and 65 with early stopping alone; of 32 of these
     14 with soft targets alone, 3 with decay and 2 with fewer neurons.
     """
     stop_early = _stop_early(seen)
