@@ -47,6 +47,13 @@ def test_a_sick_run_is_cured_and_says_how(train: Train, call: Call, tmp_path: Pa
     assert call("treat", "run=again", "folder=none").out.count("\n") == 4, "nothing to do"
 
 
+def test_the_loss_of_soft_targets_is_said_beside_the_lowest_there_is(train: Train, call: Call) -> None:
+    for smoothing, at_best in ((0, ""), (0.2, r" \(0.3251 at best\)")):
+        train(*QUICK, "data=moons", f"loss.label_smoothing={smoothing}", folder=f"run{smoothing}")
+        said = call("treat", f"run=run{smoothing}", f"folder=attempts{smoothing}", "max_attempts=1").out
+        assert re.search(rf"^before .*, loss 0\.\d+{at_best}, accuracy", said, re.MULTILINE), said
+
+
 def test_no_more_is_tried_than_allowed(train: Train, call: Call, tmp_path: Path) -> None:
     train(*QUICK, "data=moons", "data.label_noise=0.5", "optimizer=adam", folder="sick")
     result = call("treat", "run=sick", "folder=attempts", "max_attempts=2")

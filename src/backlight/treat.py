@@ -273,9 +273,10 @@ def _trained(config: DictConfig) -> Any:
 
 
 def _state(patient: Patient) -> str:
-    loss = "failed" if math.isinf(patient.loss) else f"loss {patient.loss:.4g}"
-    told = [patient.verdict, loss]
     seen = patient.diagnosis.seen
+    at_best = f" ({seen.floor_loss:.4g} at best)" if seen.floor_loss else ""  # of soft targets
+    loss = "failed" if math.isinf(patient.loss) else f"loss {patient.loss:.4g}{at_best}"
+    told = [patient.verdict, loss]
     for name in ["accuracy", *(["balanced_accuracy"] if has_rare_class(seen) else [])]:
         values = seen.series.get(f"val/{name}")
         if patient.holds_out and values is not None:
