@@ -16,7 +16,8 @@ from backlight.config import build, plain
 from backlight.data.module import ClassificationData
 from backlight.diagnosis.finding import Finding
 from backlight.diagnosis.observations import Observations
-from backlight.diagnosis.remedies import Remedy, remedies
+from backlight.diagnosis.remedies import remedies
+from backlight.diagnosis.remedy import Remedy
 from backlight.diagnosis.symptoms import explanation, findings
 from backlight.examination import Evidence, Run, examine_kin
 from backlight.run_folder import RunFolder

@@ -20,7 +20,7 @@ from backlight.config import build, plain
 from backlight.diagnose import Diagnosis, diagnosis_of
 from backlight.diagnosis.finding import Finding
 from backlight.diagnosis.knowledge import has_rare_class
-from backlight.diagnosis.remedies import UNTIL_IT_RISES
+from backlight.diagnosis.objective_remedies import UNTIL_IT_RISES
 from backlight.errors import BacklightError
 from backlight.ranges import Count
 from backlight.recipe import Recipe

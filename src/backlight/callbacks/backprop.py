@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from backlight.backprop.activations import Activation
 from backlight.backprop.contributions import LayerContributions, contributions, layer_figures
 from backlight.backprop.step import BackwardPass, PassMemory
-from backlight.backprop.trace import LayerTrace, layers_of
+from backlight.backprop.trace import layers_of
 from backlight.callbacks.backprop_plots import Moment, heat_map, network
 from backlight.callbacks.history import History
 from backlight.callbacks.reach import folder_of, steps_per_epoch, writer_of
@@ -206,11 +206,10 @@ class BackpropMonitor(StepObserver, Callback):
         updates: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """The sums `[layers, 5, steps]` of passes over batches of one size, with the weights of each."""
-        traced = layers_of(list(self._layers), weights, passed, self._activation)
-        layers = contributions(traced, updates)
+        layers = contributions(layers_of(list(self._layers), weights, passed, self._activation), updates)
         for index, step in enumerate(steps):
             self._heat.append(partial(_column, step, layers, index))
-            moment = cache(partial(_moment, step, traced, index))
+            moment = cache(partial(_moment, step, layers, index))
             self._moments.append(moment)
         if self.cadence == "epoch" or len(steps) > 1 or self._ends_epoch(steps[-1]):
             # Not of every step: history has others nearby.
@@ -329,16 +328,17 @@ def _column(step: int, layers: list[LayerContributions], index: int) -> tuple[in
     ).cpu()
 
 
-def _moment(step: int, layers: list[LayerTrace], index: int) -> Moment:
-    shown = [_some(layers[0].weight.shape[-1]), *(_some(layer.weight.shape[-2]) for layer in layers)]
+def _moment(step: int, layers: list[LayerContributions], index: int) -> Moment:
+    weights = [layer.layer.weight[index] for layer in layers]
+    shown = [_some(weights[0].shape[1]), *(_some(len(weight)) for weight in weights)]
     return Moment(
         step,
         [
-            layer.weight[index, neurons][:, sources].cpu()
-            for layer, sources, neurons in zip(layers, shown[:-1], shown[1:], strict=True)
+            weight[neurons][:, sources].cpu()
+            for weight, sources, neurons in zip(weights, shown[:-1], shown[1:], strict=True)
         ],
         [
-            layer.delta[index][:, neurons].abs().mean(dim=0).cpu()
+            layer.mean_abs_delta[index, neurons].cpu()
             for layer, neurons in zip(layers, shown[1:], strict=True)
         ],
     )
