@@ -6,7 +6,6 @@ from backlight.diagnosis.course import last_step
 from backlight.diagnosis.observations import Observations
 from backlight.diagnosis.remedy import Remedy
 
-
 PRECHELT = "Prechelt 1998, Early Stopping – But When?"
 PATIENCE = 5  # epochs
 UNTIL_IT_RISES = "callbacks=early_stopping callbacks.early_stopping.patience=20"
