@@ -60,7 +60,8 @@ def markdown(table: Table) -> str:
 
 
 def processor() -> str:
-    """Its name, as far as the system tells it."""
+    """Its name, as far as the system tells it, and its family: "AMD EPYC" is one of Zen 4 (25) and of Zen 5 (26)."""
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
+    told = dict(re.findall(r"^(\S.*?)\s*: (.*)", info.read_text(), re.MULTILINE)) if info.exists() else {}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    return f"{name}, family {told['cpu family']}" if "cpu family" in told else name

@@ -106,11 +106,10 @@ def heat_map(steps: Sequence[int], layers: Sequence[tuple[str, Floats]]) -> byte
     high = len(layers) * (band + GAP) - GAP
     picture = Image.new("RGB", (800, above + high + below), "white")
     draw = ImageDraw.Draw(picture)
-    column = np.arange(HEAT_MAP_WIDTH) * len(steps) // HEAT_MAP_WIDTH
     for number, (name, values) in enumerate(reversed(layers)):
         top = above + number * (band + GAP)
-        row = np.arange(band) * len(values) // band  # the first neuron on top
-        picture.paste(Image.fromarray(scale(values)[row[:, None], column]), (left, top))
+        cells = Image.fromarray(scale(values))  # the first neuron on top
+        picture.paste(cells.resize((HEAT_MAP_WIDTH, band), Image.Resampling.NEAREST), (left, top))
         _write(draw, left - 8, top + band / 2, f"{name}\n{_neurons(len(values))}", "rm")
     bottom = above + high
     shown = np.unique(np.linspace(0, len(steps) - 1, 7).round().astype(int))
