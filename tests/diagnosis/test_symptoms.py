@@ -361,6 +361,23 @@ def test_a_run_that_has_learned_half_but_falls_still_had_too_few_epochs() -> Non
     assert found(0.94) is None, "it knows what the neighbours know"
 
 
+def test_a_run_that_knows_what_the_neighbours_know_had_too_few_epochs_if_it_comes_to_know_other_rows() -> (
+    None
+):
+    falls = observed(*np.linspace(1.0, 0.85, 12).tolist())
+    as_the_network = replace(falls.data, neighbourhoods=Neighbourhoods(0.7, 0.0, 0.7))
+
+    def found(val: np.ndarray | None) -> Finding | None:
+        series = (
+            falls.series | {"train/accuracy": np.full(12, 0.69)} | ({} if val is None else {"val/loss": val})
+        )
+        return SYMPTOMS["too_few_epochs"](replace(falls, data=as_the_network, series=series))
+
+    assert found(falls.loss("train") + 0.02) is not None
+    assert found(np.full(12, 0.9)) is None, "it learns its rows by heart"
+    assert found(None) is None, "nobody can tell"
+
+
 @pytest.mark.parametrize(
     ("losses", "severity"),
     [

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -108,9 +108,11 @@ def whole_fall(seen: Observations) -> float:
     return float((min(loss[0], seen.base_loss) if has_more_to_learn else loss[0]) - loss[-1])
 
 
-def late_fall(seen: Observations) -> float:
-    """By how much the loss fell in the last fifth of the epochs, at the pace of whole epochs."""
-    loss = seen.loss("train")
+def late_fall(seen: Observations, part: Literal["train", "val"] = "train") -> float:
+    """By how much the loss fell in the last fifth of the epochs, at the pace of whole epochs; 0 where there is none."""
+    loss = seen.loss(part)
+    if not len(loss):
+        return 0.0
     epochs = max(1, len(loss) // 5)
     before = loss[-1 - epochs] if len(loss) > 1 else seen.start_loss
     return float(before - loss[-1]) / epochs * len(loss) / 5

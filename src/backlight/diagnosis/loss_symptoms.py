@@ -82,7 +82,9 @@ would gain a quarter of what is there to gain."""
 
 UNFINISHED = 0.02
 """The same of a run that is not at its end: as many epochs again would gain twice what HARDLY_LEARNED is. No healthy run
-that has learned what others learn of its rows has more (calibration set)."""
+that has learned what others learn of its rows has more (calibration set). Of 54 runs that knew as much as the neighbours,
+and whose losses of training and other rows fell so fast, 43 come lower on these by 0.05 of the base-rate loss and more in
+ten times as many epochs; of 50 whose loss of other rows fell more slowly 20."""
 
 RISE, RISE_ROWS = 0.1, 150
 """Rise of the validation loss from its lowest value, relative to the base-rate loss. The mean of 150 rows has a
@@ -364,8 +366,9 @@ def _ends_too_soon(seen: Observations) -> bool:
     if seen.progress() >= LEARNED and missing(seen) < BELOW:
         return False
     pace = late_fall(seen) / seen.base_loss
-    # What knows as much as the neighbours may only be learning its rows by heart.
-    is_fast = pace > (SETTLED if has_learned(seen) else UNFINISHED)
+    # What knows as much as the neighbours may only be learning its rows by heart, unless it comes to know others too.
+    may_memorise = has_learned(seen) and late_fall(seen, "val") <= UNFINISHED * seen.base_loss
+    is_fast = pace > (SETTLED if may_memorise else UNFINISHED)
     # So short a run cannot have settled where the neighbours know better.
     is_short = len(loss) < SHORT
     progress = seen.progress()
