@@ -23,9 +23,9 @@ from backlight.diagnosis.measure import (
     best_steps,
     constant_loss,
     contradicted,
-    contradicted_by_polynomial,
     data_state,
     first_non_finite,
+    known_by_polynomial,
     layer_states,
     middle_halves,
     neighbourhoods,
@@ -86,7 +86,7 @@ def test_polynomials_tell_wrong_labels_where_neighbours_are_lost() -> None:
     x, y = make_classification(1000, 20, n_informative=8, class_sep=0.6, flip_y=0, random_state=1)
     features, labels = torch.from_numpy(x).float(), torch.from_numpy(y)
     clean = neighbourhoods(features, labels)
-    assert clean is not None and clean.attainable < 0.8
+    assert clean is not None and clean.balanced < 0.8
     assert clean.noise < 0.13
     wrong = torch.from_numpy(np.random.default_rng(0).uniform(size=1000) < 0.25)
     flipped = neighbourhoods(features, labels ^ wrong.long())
@@ -106,11 +106,27 @@ def test_a_polynomial_is_judged_by_rows_that_it_was_not_fitted_to(degree: int) -
     said = np.stack([ridge.fit(x[rows != row], targets[rows != row]).predict(x[[row]])[0] for row in rows])
     second, sureness = np.sort(said, axis=1).T[1:]
     surest = np.argsort(second - sureness)[: len(x) // 3]
-    expected = (said.argmax(axis=1)[surest] != y[surest]).mean()
-    assert expected > 0.05
-    assert contradicted_by_polynomial(torch.from_numpy(x), torch.from_numpy(y), degree) == pytest.approx(
-        expected
-    )
+    is_right = said.argmax(axis=1) == y
+    contradicted = 1 - is_right[surest].mean()
+    assert contradicted > 0.05
+    found = known_by_polynomial(torch.from_numpy(x), torch.from_numpy(y), degree)
+    assert found == pytest.approx((is_right.mean(), contradicted))
+
+
+def test_a_polynomial_says_what_can_be_known_where_neighbours_are_lost() -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(1500, 12, generator=random)
+    sphere = (x.square().sum(dim=1) > 11.3).long()
+    found = neighbourhoods(x, sphere)
+    assert found is not None
+    assert found.attainable > 0.8
+    by_chance = neighbourhoods(x, torch.randint(2, (1500,), generator=random))
+    assert by_chance is not None
+    assert by_chance.attainable == pytest.approx(0.5, abs=0.06)
+    bits = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 8)
+    parity = neighbourhoods(bits, (bits.sum(dim=1) % 2).long())
+    assert parity is not None
+    assert parity.attainable < 0.1, "neighbours tell the contrary"
 
 
 @pytest.mark.parametrize("classes", [2, 3])

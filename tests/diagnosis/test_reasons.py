@@ -118,7 +118,8 @@ SAID: dict[str, tuple[list[float], dict[str, Any], str]] = {
             "data": {"neighbourhoods": Neighbourhoods(0.97, 0.0, 0.97)},
             "series": {"train/accuracy": np.array([0.6])},
         },
-        "It is right on 60% of its training rows; whoever takes the class of the rows nearest to each is right on 97%.",
+        "It is right on 60% of its training rows; whoever goes by the rows nearest to each, or by a polynomial, is right"
+        " on 97%.",
     ),
     "overfitting": (
         [0.9, 0.5, 0.2, 0.1],

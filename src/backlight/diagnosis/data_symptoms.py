@@ -120,7 +120,7 @@ def label_noise(seen: Observations) -> Finding | None:
         {
             "share_of_labels_that_other_rows_contradict": nearby.noise,
             "share_that_the_network_contradicts_where_it_is_surest": by_network,
-            "accuracy_of_the_neighbours": nearby.attainable,
+            "attainable_accuracy": nearby.attainable,
         },
     )
 

@@ -229,7 +229,7 @@ def too_few_epochs(seen: Observations) -> Finding | None:
             "fall_in_the_last_fifth_over_base_rate_loss": late_fall(seen) / seen.base_loss,
             "base_rate_loss": seen.base_loss,
             "progress": seen.progress(),
-            "accuracy_below_that_of_the_neighbours": missing(seen),
+            "accuracy_below_the_attainable_one": missing(seen),
         },
     )
 
@@ -283,7 +283,7 @@ def overfitting(seen: Observations) -> Finding | None:
 
 
 def underfitting(seen: Observations) -> Finding | None:
-    """The loss has settled where the network fits its own training rows worse than their neighbours would."""
+    """The loss has settled where the network fits its own training rows worse than neighbours or a polynomial would."""
     nearby, train = seen.data.neighbourhoods, seen.loss("train")
     if (
         nearby is None
@@ -305,7 +305,7 @@ def underfitting(seen: Observations) -> Finding | None:
             "balanced_accuracy_of_the_neighbours": nearby.balanced,
         }
         if seen.settings.weighs_classes
-        else {"train_accuracy": seen.last("train/accuracy"), "accuracy_of_the_neighbours": nearby.attainable}
+        else {"train_accuracy": seen.last("train/accuracy"), "attainable_accuracy": nearby.attainable}
     )
     return Finding(
         "underfitting",

@@ -36,7 +36,8 @@ class Neighbourhoods:
     """What the nearest neighbours of training rows say of their labels.
 
     Attributes:
-        attainable: share of rows whose label is that of most of their neighbours: an accuracy that can be had.
+        attainable: share of rows whose label is that of most of their neighbours: an accuracy that can be had. Where
+            neighbours are lost among features it is what a polynomial knows, if that is more.
         noise: share of labels that differ from the others where these agree best, or from what polynomials say where
             these are surest, whichever is less: those that no network can know.
         balanced: the balanced accuracy that can be had, where a neighbour counts for more the rarer its class is.

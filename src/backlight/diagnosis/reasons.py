@@ -67,8 +67,8 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
         "{share_of_test_rows_in_train:.0%} of the test rows are training rows too.",
     ),
     "underfitting": (
-        "It is right on {train_accuracy:.0%} of its training rows; whoever takes the class of the rows nearest to each is"
-        " right on {accuracy_of_the_neighbours:.0%}.",
+        "It is right on {train_accuracy:.0%} of its training rows; whoever goes by the rows nearest to each, or by a"
+        " polynomial, is right on {attainable_accuracy:.0%}.",
         "If every class counts the same it is right on {balanced_accuracy:.0%} of the validation rows; whoever takes the"
         " class of the rows nearest to each is right on {balanced_accuracy_of_the_neighbours:.0%}.",
     ),
