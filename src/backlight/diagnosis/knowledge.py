@@ -1,4 +1,7 @@
-"""What the network of a run knows, beside what can be known of its rows."""
+"""What the network of a run knows, beside what can be known of its rows.
+
+"The neighbours" are whoever goes by these or, where they are lost among features, by a polynomial; see `Neighbourhoods`.
+"""
 
 import math
 
