@@ -109,7 +109,7 @@ def test_a_polynomial_is_judged_by_rows_that_it_was_not_fitted_to(degree: int) -
     is_right = said.argmax(axis=1) == y
     contradicted = 1 - is_right[surest].mean()
     assert contradicted > 0.05
-    found = known_by_polynomial(torch.from_numpy(x), torch.from_numpy(y), degree)
+    found = known_by_polynomial(torch.from_numpy(x).float(), torch.from_numpy(y), degree)
     assert found == pytest.approx((is_right.mean(), contradicted))
 
 
