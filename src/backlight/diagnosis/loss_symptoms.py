@@ -283,7 +283,7 @@ def overfitting(seen: Observations) -> Finding | None:
 
 
 def underfitting(seen: Observations) -> Finding | None:
-    """The loss has settled where the network fits its own training rows worse than neighbours or a polynomial would."""
+    """The loss has settled where the network fits its own training rows worse than a simple rule would."""
     nearby, train = seen.data.neighbourhoods, seen.loss("train")
     if (
         nearby is None

@@ -2,7 +2,7 @@
 
 import math
 
-from backlight.diagnosis.observations import Observations, Settings
+from backlight.diagnosis.observations import Observations
 from backlight.diagnosis.remedy import Remedy
 
 UNSATURATE = Remedy(
@@ -42,10 +42,10 @@ GELU = Remedy(
 )
 
 
-def one_layer(settings: Settings) -> Remedy:
+def one_layer(seen: Observations) -> Remedy:
     """Of the layers the first only."""
     return Remedy(
-        f"model.hidden=[{settings.hidden[0]}]",
+        f"model.hidden=[{seen.settings.hidden[0]}]",
         "Every layer less is a factor σ' ≤ 1/4 less on the way back.",
         "Nielsen, Neural Networks and Deep Learning, chapter 5",
     )
