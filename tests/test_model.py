@@ -23,7 +23,12 @@ def test_global_generator_is_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("init", "deviation"),
-    [("xavier", (2 / (400 + 300)) ** 0.5), ("lecun", (1 / 400) ** 0.5), ("normal", 1.0)],
+    [
+        ("xavier", (2 / (400 + 300)) ** 0.5),
+        ("lecun", (1 / 400) ** 0.5),
+        ("he", (2 / 400) ** 0.5),
+        ("normal", 1.0),
+    ],
 )
 def test_init_has_its_deviation(init: Init, deviation: float) -> None:
     weight = SigmoidMLP(400, [300], init=init, init_scale=0.5, seed=3).linear_layers[0].weight

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from backlight.backprop.activations import ACTIVATIONS, ActivationName
 from backlight.backprop.sparse import Rows, affine
 
-Init = Literal["default", "xavier", "lecun", "normal", "zeros", "constant"]
+Init = Literal["default", "xavier", "lecun", "he", "normal", "zeros", "constant"]
 
 
 class SigmoidMLP(nn.Module):
@@ -26,7 +26,8 @@ class SigmoidMLP(nn.Module):
         activation: σ of the hidden layers: sigmoid, tanh, relu, gelu or square.
         init: how weights start. `default` is PyTorch's own (U(±1/√fan_in), biases too); the others
             have zero biases: `xavier` (Glorot & Bengio 2010, uniform), `lecun` (LeCun et al. 1998,
-            N(0, 1/fan_in)), `normal` (N(0, 1)), `zeros`, `constant` (every weight 1).
+            N(0, 1/fan_in)), `he` (He et al. 2015, N(0, 2/fan_in)), `normal` (N(0, 1)), `zeros`, `constant` (every
+            weight 1).
         init_scale: factor on the starting weights, so `normal` has this standard deviation and
             `constant` this value.
         seed: of the generator that draws the weights. With `init="default"` these are the weights
@@ -110,6 +111,8 @@ def _initialise(layer: nn.Linear, init: Init, scale: float, generator: torch.Gen
         nn.init.xavier_uniform_(layer.weight, generator=generator)
     elif init == "lecun":
         nn.init.normal_(layer.weight, std=bound, generator=generator)
+    elif init == "he":
+        nn.init.normal_(layer.weight, std=math.sqrt(2) * bound, generator=generator)
     elif init == "normal":
         nn.init.normal_(layer.weight, generator=generator)
     elif init == "zeros":

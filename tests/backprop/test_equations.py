@@ -31,7 +31,7 @@ def networks(draw: st.DrawFn) -> tuple[SigmoidMLP, Tensor, Tensor]:
         hidden,
         num_outputs,
         activation=draw(st.sampled_from(sorted(ACTIVATIONS))),
-        init=draw(st.sampled_from(["default", "xavier", "lecun", "normal"])),
+        init=draw(st.sampled_from(["default", "xavier", "lecun", "he", "normal"])),
         seed=seed,
     ).double()
     generator = torch.Generator().manual_seed(seed)

@@ -144,7 +144,7 @@ def test_planted_illness_is_the_main_finding(train: Train, symptom: str) -> None
             "data=moons model.hidden=[1] optimizer=adam optimizer.lr=0.03 trainer.max_epochs=60 seed=7400",
         ),
         # It knows what the neighbours know; that its loss still falls a little does not hide the labels.
-        ("label_noise", "data=wine +data.label_noise=0.3 model.hidden=[8] optimizer=adam trainer.max_epochs=20 seed=7001"),
+        ("label_noise", "data=wine data.label_noise=0.3 model.hidden=[8] optimizer=adam trainer.max_epochs=20 seed=7001"),
     ],
 )  # fmt: skip
 def test_planted_illness_is_found_where_others_hide_it(train: Train, symptom: str, arguments: str) -> None:
@@ -158,7 +158,7 @@ def test_wrong_labels_are_told_from_neighbours_that_are_lost(train: Train) -> No
     assert diagnosis(train(*QUICK, *classes.split())) == []
     # What a network knows by heart it contradicts nowhere; so others are asked.
     by_heart = train(
-        *QUICK, "data=breast_cancer", "+data.label_noise=0.25", "model.hidden=[128]", "model.activation=relu",
+        *QUICK, "data=breast_cancer", "data.label_noise=0.25", "model.hidden=[128]", "model.activation=relu",
         "optimizer=adam", "optimizer.lr=0.005", "trainer.max_epochs=80", "seed=1", folder="by_heart",
     )  # fmt: skip
     assert by_heart.summary["metrics"]["train/accuracy"] > 0.9

@@ -62,7 +62,7 @@ def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
     ("symptom", "changed", "first"),
     [
         ("vanishing_gradient", {}, "model.activation=tanh"),
-        ("vanishing_gradient", {"activation": "relu"}, "model.init=xavier model.init_scale=1.41"),
+        ("vanishing_gradient", {"activation": "relu"}, "model.init=he model.init_scale=1.0"),
         (
             "vanishing_gradient",
             {"hidden": [5, 5, 5]},

@@ -143,8 +143,8 @@ def perturbed(source: Labelled, seed: int, *, label_noise: float, imbalance: flo
         seed: of the rows that are dropped and the labels that are changed.
         label_noise: share of the rows whose label becomes another class, drawn uniformly
             (Angluin & Laird 1988).
-        imbalance: size of the rarest class over that of the most frequent; class k of C keeps the
-            share `imbalance^(k/(C−1))` of its rows (Cui et al. 2019, the long-tailed profile).
+        imbalance: of equal classes, size of the rarest over that of the most frequent; class k of C keeps
+            the share `imbalance^(k/(C−1))` of its rows (Cui et al. 2019, the long-tailed profile).
 
     Raises:
         BacklightError: no row of some class would be left.

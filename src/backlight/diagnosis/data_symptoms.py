@@ -24,7 +24,7 @@ FAR_FROM_ZERO = 10.0
 
 CROWDED, MOSTLY = 0.1, 0.25
 """Of a feature's deviation, that of its middle half: few values lie so far off that all others look the same. Of tables and
-synthetic rows none has less than 0.3 (of six such sets), and pixels are not asked. And the share of such features, of those
+synthetic rows none has less than 0.3 (of six such sets). And the share of such features, of those
 whose middle half is any, from which on the others do not make up for them."""
 
 CROWDING = ("narrowest_middle_half_over_deviation", "narrowest")  # evidence of it
@@ -137,7 +137,7 @@ def is_crowded(seen: Observations) -> bool:
 
 
 def middle_widths(seen: Observations) -> Floats:
-    """`[features]` how wide the middle half of the rows lies, over the deviation; infinite where it is all one value."""
+    """`[features]` how wide the middle half of the rows lies, over the deviation; infinite where most are one value."""
     middles = seen.data.feature_middles
     is_wide = middles > 0
     return np.where(is_wide, middles, np.inf) / np.where(

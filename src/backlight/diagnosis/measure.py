@@ -273,12 +273,16 @@ def distinct_column(x: Rows, more_than: float) -> int | None:
 
 
 def middle_halves(x: Tensor) -> Floats:
-    """`[features]` how wide the middle half of the rows `[rows, features]` lies, over that of a standard normal one."""
+    """`[features]` how wide the middle half of the rows `[rows, features]` lies, over that of a standard normal one.
+
+    0 of a feature with one value in most rows, as pixels and indicators have: that is rare, not spread by a few values.
+    """
     rows = x[:: -(-len(x) // USUAL_ROWS)].numpy()  # in whatever order they lie
-    low, high = len(rows) // 4, 3 * len(rows) // 4
-    in_place = np.partition(rows, [low, high], axis=0)
+    low, middle, high = (quarter * len(rows) // 4 for quarter in (1, 2, 3))
+    in_place = np.partition(rows, [low, middle, high], axis=0)
     width: Floats = np.subtract(in_place[high], in_place[low], dtype=np.float64)
-    return width / NORMAL_MIDDLE
+    is_usual = np.mean(rows == in_place[middle], axis=0) > 0.5
+    return np.where(is_usual, 0, width / NORMAL_MIDDLE)
 
 
 def location_and_spread(x: Rows) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """The network: its units, the weights that it starts with, and its layers."""
 
-import math
-
 from backlight.diagnosis.observations import Observations
 from backlight.diagnosis.remedy import Remedy
 
@@ -21,9 +19,11 @@ RANDOM_INIT = Remedy(
 def fitting_init(seen: Observations) -> Remedy:
     """Weights to start with through which the error keeps its size."""
     # σ' is 1/4 at 0, so weights four times Glorot's keep the error's size through a sigmoid layer.
-    scale = {"sigmoid": 4.0, "relu": round(math.sqrt(2), 2)}.get(seen.settings.activation, 1.0)
+    init, scale = {"sigmoid": ("xavier", 4.0), "relu": ("he", 1.0)}.get(
+        seen.settings.activation, ("xavier", 1.0)
+    )
     return Remedy(
-        f"model.init=xavier model.init_scale={scale}",
+        f"model.init={init} model.init_scale={scale}",
         f"Weights of this size pass the error through a {seen.settings.activation} layer undiminished.",
         "Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852",
     )

@@ -59,7 +59,7 @@ class DataState:
         feature_deviations: `[features]`; of a feature with one value in most rows the root mean square distance of the
             others from it.
         feature_middles: `[features]` of a table, how wide the middle half of the rows lies, as the deviation of a normal
-            distribution whose middle half does; empty of other rows, and of sparse ones.
+            distribution whose middle half does, or 0 where most are one value; empty of other rows, and of sparse ones.
         repeated: share of the training rows that occur more than once among them, labels and all, by chance:
             0 where a feature is continuous.
         repeated_in: per part held out, how many of its rows are also training rows, and their share.
