@@ -618,3 +618,33 @@ def test_a_wide_gap_to_the_validation_loss_is_overfitting(
     assert beside(np.linspace(1.0, val, 10)) is None, "it still falls"
     knows_nothing_else = beside(np.linspace(5.0, 1.2, 10))
     assert (knows_nothing_else is not None and knows_nothing_else.severity == "serious") == (train < 0.5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "rise", "only_at_the_end", "main"),
+    [
+        (15_000, 0.03, False, "overfitting"),  # of the 0.15 that were known of other rows
+        (15_000, 0.03, True, "learning_rate_too_low"),  # of one epoch, that may be chance
+        (15_000, 0.015, False, None),  # is beyond chance, and little
+        (150, 0.03, False, "learning_rate_too_low"),  # may be chance
+    ],
+)
+def test_who_knows_ever_less_of_other_rows_learns_his_own_by_heart(
+    rows: int, rise: float, *, only_at_the_end: bool, main: str | None
+) -> None:
+    falls = observed(*np.linspace(0.95, 0.7, 20).tolist())
+    turns = np.concatenate([np.linspace(0.95, 0.85, 8), np.linspace(0.85, 0.85 + rise, 12)])
+    seen = replace(
+        falls,
+        series=falls.series
+        | {"val/loss": np.append(turns[:-1].clip(max=0.85), turns[-1]) if only_at_the_end else turns},
+        data=replace(falls.data, rows={"train": 320, "val": rows}),
+        measure_longer_step=lambda: (30.0, 0.07),
+        output_signal=2.0,
+    )
+    told = [
+        name for name in ("overfitting", "learning_rate_too_low", "too_few_epochs") if SYMPTOMS[name](seen)
+    ]
+    assert told == ([main] if main else [])
+    ends = replace(seen, measure_longer_step=lambda: (1.0, 0.0))
+    assert (SYMPTOMS["too_few_epochs"](ends) is not None) == (main == "learning_rate_too_low")
