@@ -9,6 +9,12 @@ UNSATURATE = Remedy(
     "Glorot & Bengio 2010",
 )
 
+TAME = Remedy(
+    UNSATURATE.overrides,
+    "Large weights multiply the error at every layer on its way back; weights of this size keep it about as large.",
+    "Glorot & Bengio 2010",
+)
+
 RANDOM_INIT = Remedy(
     "model.init=xavier model.init_scale=1.0",
     "Random weights differ, so that neurons get different gradients and learn different things.",

@@ -70,13 +70,9 @@ def _against_overfitting(seen: Observations) -> list[Remedy]:
     return [*shorter, softer, decay, objective.stop_early(seen), objective.DECAY, network.fewer_neurons(seen)]
 
 
-def _small_weights(seen: Observations) -> list[Remedy]:
+def _small_weights(seen: Observations, remedy: Remedy) -> list[Remedy]:
     """Small starting weights, first at the run's own rate unless that is far from the usual one."""
-    return [
-        *steps.at_usual_rate_if_far(seen, network.UNSATURATE),
-        steps.at_usual_rate(seen, network.UNSATURATE),
-        network.UNSATURATE,
-    ]
+    return [*steps.at_usual_rate_if_far(seen, remedy), steps.at_usual_rate(seen, remedy), remedy]
 
 
 def _against_divergence(seen: Observations) -> list[Remedy]:
@@ -194,7 +190,11 @@ REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
         steps.lower_rate(seen),
         *steps.usual_adam(seen),
     ],
-    "exploding_gradient": lambda seen: [*_small_weights(seen), *steps.lower_rate_if_high(seen), steps.CLIP],
+    "exploding_gradient": lambda seen: [
+        *_small_weights(seen, network.TAME),
+        *steps.lower_rate_if_high(seen),
+        steps.CLIP,
+    ],
     "symmetric_neurons": lambda seen: steps.at_usual_rate_if_far(seen, network.RANDOM_INIT),
     # A lower rate cured 4 of 34 runs whose rate was not far from the usual one, and gelu 21.
     "dead_units": lambda seen: [
@@ -203,7 +203,7 @@ REMEDIES: dict[str, Callable[[Observations], list[Remedy]]] = {
         *steps.lower_rate_if_high(seen),
     ],
     "saturated_neurons": lambda seen: [
-        *_small_weights(seen),
+        *_small_weights(seen, network.UNSATURATE),
         *_against_bad_scale(seen),
         *steps.lower_rate_if_high(seen),
     ],
