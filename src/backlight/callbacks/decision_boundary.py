@@ -17,7 +17,7 @@ from backlight.probabilities import labels_of, predicted, probabilities
 from backlight.ranges import Count
 
 MAX_POINTS = 1000
-GRID = 100
+GRID = 64
 WIDTH, HEIGHT = 600, 500
 
 
