@@ -199,15 +199,8 @@ class Classifier(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         # The epoch's figures are logged here and not at its end, where callbacks read them.
         if self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self.log(
-                "lr",
-                self.optimizer.param_groups[0]["lr"],
-                on_step=False,
-                on_epoch=True,
-                batch_size=1,
-                sync_dist=True,
-            )
-            self._log_epoch("train", self.train_metrics)
+            rate = torch.tensor(self.optimizer.param_groups[0]["lr"], device=self.device)
+            self._log_epoch({"lr": rate, **self._figures("train", self.train_metrics)})
 
     def on_train_epoch_end(self) -> None:
         if isinstance(self.schedule, ReduceLROnPlateau):
@@ -220,13 +213,13 @@ class Classifier(LightningModule):
         self.val_metrics.update(self(batch[0]), batch[1])
 
     def on_validation_epoch_end(self) -> None:
-        self._log_epoch("val", self.val_metrics)
+        self._log_epoch(self._figures("val", self.val_metrics))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.test_metrics.update(self(batch[0]), batch[1])
 
     def on_test_epoch_end(self) -> None:
-        self._log_epoch("test", self.test_metrics)
+        self._log_epoch(self._figures("test", self.test_metrics))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if isinstance(self.model, SigmoidMLP):
@@ -234,8 +227,8 @@ class Classifier(LightningModule):
         checkpoint["loss"] = self.loss.settings()
         checkpoint["form"] = FORM
 
-    def _log_epoch(self, stage: str, metrics: EpochMetrics) -> None:
-        """Log what all rows of this epoch came to.
+    def _figures(self, stage: str, metrics: EpochMetrics) -> dict[str, Tensor]:
+        """What all rows of this epoch came to, in all processes.
 
         Raises:
             BacklightError: the loss is not a number any more.
@@ -244,13 +237,22 @@ class Classifier(LightningModule):
         if not values["loss"].isfinite():
             lr = self.optimizer.param_groups[0]["lr"]
             raise BacklightError(diverged(f"{stage}/loss", values["loss"].item(), self.current_epoch, lr))
-        self.log_dict(
-            {f"{stage}/{name}": value for name, value in values.items()},
-            on_step=False,
-            on_epoch=True,
-            batch_size=1,
-            sync_dist=True,
+        return {f"{stage}/{name}": value for name, value in values.items()}
+
+    def _log_epoch(self, figures: Mapping[str, Tensor]) -> None:
+        """Log figures of an epoch, all read at once.
+
+        `log_dict` takes 0.2 ms for each, which on small data is longer than all steps of the epoch.
+        """
+        self.trainer.callback_metrics.update(figures)
+        if self.logger is None:
+            return
+        values = torch.stack(list(figures.values())).tolist()
+        step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
+        self.logger.log_metrics(
+            {"epoch": self.current_epoch, **dict(zip(figures, values, strict=True))}, step
         )
+        self.logger.save()
 
     def _step(
         self, update: Update, step: int, x: Rows, y: Tensor, batch_size: float, *, with_loss: bool

@@ -365,7 +365,8 @@ def test_a_run_that_knows_what_the_neighbours_know_had_too_few_epochs_if_it_come
     None
 ):
     falls = observed(*np.linspace(1.0, 0.85, 12).tolist())
-    as_the_network = replace(falls.data, neighbourhoods=Neighbourhoods(0.7, 0.0, 0.7))
+    rows = {"train": 320, "val": 80}
+    as_the_network = replace(falls.data, rows=rows, neighbourhoods=Neighbourhoods(0.7, 0.0, 0.7))
 
     def found(val: np.ndarray | None) -> Finding | None:
         series = (
