@@ -276,12 +276,11 @@ def overfitting(seen: Observations) -> Finding | None:
     enough = RISE * math.sqrt(max(1, RISE_ROWS / seen.telling_rows))
     rises = rise >= enough and train[-1] < train[lowest]
     has_learned_any = seen.progress() >= HARDLY_LEARNED
-    unlearns = (
-        rise >= UNLEARNED * (1 - val[lowest] / seen.base_loss) and _has_turned(seen) and has_learned_any
-    )
+    known = 1 - float(val[lowest]) / seen.base_loss
+    unlearns = has_learned_any and rise >= UNLEARNED * known and _has_turned(seen)
     gap = float(val[-1] - train[-1]) / seen.base_loss - OF_ONE_ROW / math.sqrt(seen.telling_rows)
-    has_turned = len(val) - lowest > len(val) / 5  # one that still falls is worth its gap
-    is_apart = gap >= APART and has_turned and has_learned_any
+    still_falls = len(val) - lowest <= len(val) / 5  # which is worth a gap
+    is_apart = gap >= APART and not still_falls and has_learned_any
     blind = is_blind(seen)
     if not (rises or unlearns or is_apart or blind):
         return None
