@@ -117,14 +117,14 @@ def trained(use: Use, seed: int) -> tuple[Score, ClassificationData]:
         experiment.trainer.fit(experiment.classifier, datamodule=experiment.data)
         seconds = time.perf_counter() - started
         best = RunFolder(folder).checkpoint("best")
-        experiment.trainer.test(
+        (values,) = experiment.trainer.test(
             experiment.classifier,
             datamodule=experiment.data,
             ckpt_path=best,
             verbose=False,
             weights_only=True,
         )
-    return Score(experiment.trainer.callback_metrics[f"test/{use.metric}"].item(), seconds), experiment.data
+    return Score(values[f"test/{use.metric}"], seconds), experiment.data
 
 
 def tuned(trials: dict[str, Trial], data: ClassificationData, metric: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -85,6 +86,17 @@ def test_anyones_loader_and_trainer_can_train_a_classifier(tmp_path: Path) -> No
     trainer.fit(classifier, DataLoader(TensorDataset(x, (x[:, :1] > 0).float()), batch_size=10))
     assert trainer.global_step == 6
     assert not torch.equal(before, model.layers[0].weight)
+
+
+def test_anyones_callbacks_and_trainer_are_told_the_figures(tmp_path: Path) -> None:
+    best = ModelCheckpoint(tmp_path, monitor="val/loss")
+    made = experiment(tmp_path, "data.standardize=false", callbacks=(best,))
+    assert best.best_model_score == min(value for _, value in scalars(tmp_path)["val/loss"])
+    (figures,) = made.trainer.validate(made.classifier, made.data, verbose=False)
+    x, y = made.data.part("val")
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(made.classifier(x), y)
+    assert figures["val/loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert figures["val/loss"] == pytest.approx(made.trainer.callback_metrics["val/loss"].item())
 
 
 def test_what_was_trained_in_chunks_goes_on_with_anyones_loader(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, distributed, nn
 from torch.optim import LBFGS, Optimizer
@@ -244,6 +245,9 @@ class Classifier(LightningModule):
 
         `log_dict` takes 0.2 ms for each, which on small data is longer than all steps of the epoch.
         """
+        if self.trainer.state.fn != TrainerFn.FITTING:  # the trainer returns these
+            self.log_dict(dict(figures), batch_size=1, sync_dist=True)
+            return
         self.trainer.callback_metrics.update(figures)
         if self.logger is None:
             return
