@@ -106,7 +106,7 @@ class Plane:
         colour = self._palette[predicted(probability).numpy()]
         # White where all classes are equally likely, the class's own colour where one is certain.
         base = 1 / chance.shape[1]
-        certainty = ((chance.amax(dim=1) - base) / (1 - base)).clamp(0, 1).numpy()[:, None]
+        certainty = ((chance.amax(dim=1) - base) / (1 - base)).nan_to_num().clamp(0, 1).numpy()[:, None]
         colours = (255 * (1 - 0.6 * certainty + 0.6 * certainty * colour)).astype(np.uint8)
         left, upper, right, lower = self._box
         around = Image.fromarray(colours.reshape(GRID, GRID, 3)).resize((right - left, lower - upper))

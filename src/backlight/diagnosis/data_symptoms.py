@@ -24,8 +24,8 @@ FAR_FROM_ZERO = 10.0
 
 CROWDED, MOSTLY = 0.1, 0.25
 """Of a feature's deviation, that of its middle half: few values lie so far off that all others look the same. Of tables and
-synthetic rows none has less than 0.3 (of six such sets). And the share of such features, of those
-whose middle half is any, from which on the others do not make up for them."""
+synthetic rows none has less than 0.3 (of six such sets). And the share of such features, of those whose middle half is any,
+from which on the others do not make up for them."""
 
 CROWDING = ("narrowest_middle_half_over_deviation", "narrowest")  # evidence of it
 
