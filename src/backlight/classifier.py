@@ -19,6 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from backlight.backprop.sparse import Rows
 from backlight.backprop.step import Backpropagation, BackwardPass
 from backlight.backprop.trace import AutogradRecorder
+from backlight.callbacks.reach import writer_of
+from backlight.callbacks.tensorboard import write_scalars
 from backlight.checkpoint import FORM
 from backlight.chunk import steps_at_once
 from backlight.data.batches import Batch, Steps
@@ -384,7 +386,12 @@ class Classifier(LightningModule):
         if not losses or self.logger is None:
             return
         mean: Tensor = self.trainer.strategy.reduce(torch.stack(list(losses.values())), reduce_op="mean")
-        for step, loss in zip(losses, mean.tolist(), strict=True):
+        values = dict(zip(losses, mean[:, None].tolist(), strict=True))
+        writer = writer_of(self.trainer)
+        if writer is not None:
+            write_scalars(writer, ["train/step_loss"], values)
+            return
+        for step, [loss] in values.items():  # somebody else's logger
             self.logger.log_metrics({"train/step_loss": loss}, step)
 
     def _average_gradients(self) -> None:
