@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -80,11 +82,14 @@ def test_anyones_loader_and_trainer_can_train_a_classifier(tmp_path: Path) -> No
     before = model.layers[0].weight.detach().clone()
     classifier = Classifier(model, torch.optim.SGD(model.parameters(), lr=0.1))
     trainer = Trainer(
-        max_steps=6, accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
+        max_steps=8, accelerator="cpu", default_root_dir=tmp_path, enable_checkpointing=False, log_every_n_steps=3,
+        enable_progress_bar=False, enable_model_summary=False, logger=CSVLogger(tmp_path, name="", version=""),
     )  # fmt: skip
     trainer.fit(classifier, DataLoader(TensorDataset(x, (x[:, :1] > 0).float()), batch_size=10))
-    assert trainer.global_step == 6
+    assert trainer.global_step == 8
+    written = pd.read_csv(tmp_path / "metrics.csv")
+    assert written["step"][written["train/step_loss"].notna()].tolist() == [0, 3, 6]
+    assert written["step"][written["train/loss"].notna()].tolist() == [3, 7]
     assert not torch.equal(before, model.layers[0].weight)
 
 
