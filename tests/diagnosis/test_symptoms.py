@@ -328,6 +328,30 @@ def test_few_steps_tell_nothing_of_what_many_neurons_can_fit(
         assert SYMPTOMS["plateau"](seen) is None
 
 
+@pytest.mark.parametrize(
+    ("hidden", "pace", "expected"),
+    [
+        ([16], 0.03, {"too_few_epochs"}),
+        ([8, 8], 0.03, {"too_few_epochs"}),
+        ([15], 0.03, {"underfitting", "too_few_epochs"}),
+        ([15], 0.06, {"too_few_epochs"}),
+        ([16], 0.01, {"underfitting"}),
+    ],
+)
+def test_many_neurons_are_not_said_to_be_too_few_while_the_loss_falls(
+    hidden: list[int], pace: float, expected: set[str]
+) -> None:
+    run = observed(*np.linspace(0.9, 0.7, 16).tolist(), *(0.7 - pace / 4 * np.arange(1, 5)).tolist())
+    seen = replace(
+        run,
+        steps_per_epoch=100,
+        series=run.series | {"train/accuracy": np.array([0.7])},
+        settings=replace(run.settings, hidden=hidden),
+        data=replace(run.data, neighbourhoods=Neighbourhoods(0.98, 0.0, 0.98)),
+    )
+    assert {name for name in ("underfitting", "too_few_epochs") if SYMPTOMS[name](seen)} == expected
+
+
 def test_small_batches_jump_about_a_course_that_may_fall() -> None:
     course, jumps = np.linspace(1.0, 0.4, 20), 0.015 * np.resize([1.0, -1.0, -1.0, 1.0], 20)
     small = replace(observed(*course.tolist()).settings, batch_size=2)
