@@ -427,7 +427,10 @@ def outcome(case: Case, clinic: Clinic) -> tuple[str, str]:
 
 
 def standard_error(patient: Patient) -> float:
-    """Of the difference of two losses on these validation rows, in progress: 0.03 on 150 rows that weigh the same."""
+    """Of the difference of two losses on these validation rows, in progress.
+
+    0.03 on 150 rows that weigh the same: of 940 pairs of runs the median is 0.018, the root mean square 0.038.
+    """
     return 0.03 * math.sqrt(150 / patient.diagnosis.seen.telling_rows)
 
 

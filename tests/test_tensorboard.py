@@ -55,6 +55,13 @@ def test_everything_is_there(train: Train) -> None:
     assert total == pytest.approx(sum(part**2 for part in parts) ** 0.5, rel=1e-5)
 
 
+def test_names_are_no_formulas(train: Train, tmp_path: Path) -> None:
+    rows = "".join(f"{i % 7},{i % 3},{'$x^{$ one' if i % 2 else 'two'}\n" for i in range(120))
+    (tmp_path / "odd.csv").write_text("$\\frac{a$,b,y\n" + rows)
+    run = train("data=table", f"data.path={tmp_path}/odd.csv", "data.target=y", pictures=True)
+    assert {"decision_boundary", "test/confusion_matrix", "test/roc"} <= set(events(run).Tags()["images"])
+
+
 def test_hparams_carry_the_final_metrics(train: Train) -> None:
     run = train("data=iris", "optimizer.lr=0.25")
     reader = events(run)

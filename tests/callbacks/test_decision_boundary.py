@@ -47,6 +47,16 @@ def test_each_class_has_its_colour_where_it_is_predicted(
         assert picture.getpixel(place) == pytest.approx([0.4 * 255 + 0.6 * each for each in colour], abs=2)
 
 
+def test_points_lie_where_their_features_say(plane: Plane) -> None:
+    """The arc of the first class lies above that of the second, and left of it."""
+    drawn = np.asarray(Image.open(BytesIO(plane.draw(Along(0, 0.0), "")))).astype(int)[60:440, 120:530]
+    upper, lower = (
+        np.argwhere(np.abs(drawn - colour).max(axis=2) < 10).mean(axis=0) for colour in (BLUE, ORANGE)
+    )
+    assert upper[0] < lower[0] - 50
+    assert upper[1] < lower[1] - 50
+
+
 @pytest.mark.parametrize("logit", [0.0, torch.nan])
 def test_it_is_white_where_nothing_is_known(plane: Plane, logit: float) -> None:
     drawn = np.asarray(Image.open(BytesIO(plane.draw(Along(0, logit), ""))))

@@ -8,14 +8,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from backlight.callbacks.lettering import font
 
 Floats = NDArray[np.float32]
 Colours = NDArray[np.uint8]
@@ -209,14 +210,7 @@ def _draw_scale(picture: Image.Image, scale: _Scale, top: int, high: int) -> Non
 
 def _write(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, anchor: str, size: int = MEDIUM) -> None:
     """Write at a place, which is the text's left, middle or right, and its ascender, middle or baseline."""
-    draw.text((x, y), text, "black", _font(size), anchor, align="right" if anchor[0] == "r" else "center")
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+    draw.text((x, y), text, "black", font(size), anchor, align="right" if anchor[0] == "r" else "center")
 
 
 @cache

@@ -1,14 +1,14 @@
 """Where in the plane the network draws the line between the classes, as training goes on."""
 
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from backlight.callbacks.lettering import font, names_as_they_are
 from backlight.callbacks.reach import data_of, writer_of
 from backlight.callbacks.tensorboard import write_picture
 from backlight.data.encoder import FeatureEncoder
@@ -39,7 +39,8 @@ class DecisionBoundary(Callback):
         if writer_of(trainer) is not None and data.num_features == 2 and data.is_dense:
             spaced = np.geomspace(1, trainer.max_epochs, self.max_pictures)
             self._epochs = {int(epoch) for epoch in np.round(spaced)}
-            self._plane = Plane(data)
+            with names_as_they_are():
+                self._plane = Plane(data)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         writer, epochs = writer_of(trainer), trainer.current_epoch + 1
@@ -56,7 +57,7 @@ class Plane:
     """
 
     def __init__(self, data: ClassificationData) -> None:
-        from matplotlib import colormaps, get_data_path
+        from matplotlib import colormaps
         from matplotlib.figure import Figure
 
         x, y = data.part("train")
@@ -96,7 +97,6 @@ class Plane:
         self._frame = Image.frombytes("RGBA", (WIDTH, HEIGHT), file.getvalue())
         left, bottom, right, top = map(round, axes.bbox.extents)
         self._box = (left, HEIGHT - top, right, HEIGHT - bottom)
-        self._font = ImageFont.truetype(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf", 14)
 
     @torch.no_grad()
     def draw(self, network: LightningModule, title: str) -> bytes:
@@ -113,7 +113,7 @@ class Plane:
         picture = Image.new("RGBA", (WIDTH, HEIGHT), "white")
         picture.paste(around, (left, upper))
         middle = (left + right) / 2, upper - 8
-        ImageDraw.Draw(picture).text(middle, title, "black", self._font, "ms")
+        ImageDraw.Draw(picture).text(middle, title, "black", font(14), "ms")
         file = BytesIO()
         Image.alpha_composite(picture, self._frame).convert("RGB").save(file, "PNG", compress_level=1)
         return file.getvalue()

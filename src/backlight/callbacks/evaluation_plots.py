@@ -6,6 +6,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
+from backlight.callbacks.lettering import names_as_they_are
 from backlight.callbacks.reach import data_of, writer_of
 from backlight.data.batches import logits_of
 from backlight.probabilities import labels_of, predicted, probabilities
@@ -42,17 +43,18 @@ class EvaluationPlots(Callback):
         chance = _per_class(probability.numpy())
         frequent = np.argsort(-np.bincount(labels, minlength=len(data.class_names)))[: self.max_classes]
         shown = [1] if len(data.class_names) == 2 else sorted(frequent.tolist())
-        figures = {"confusion_matrix": confusion_matrix(labels, guesses, data.class_names)}
-        if len(labels) > CURVE_ROWS:
-            drawn = np.random.default_rng(0).choice(len(labels), CURVE_ROWS, replace=False)
-            labels, chance = labels[drawn], chance[drawn]
-        figures |= {
-            "roc": roc(labels, chance, data.class_names, shown),
-            "precision_recall": precision_recall(labels, chance, data.class_names, shown),
-            "calibration": calibration(labels, chance),
-        }
-        for name, figure in figures.items():
-            writer.add_figure(f"test/{name}", figure, trainer.global_step)
+        with names_as_they_are():
+            figures = {"confusion_matrix": confusion_matrix(labels, guesses, data.class_names)}
+            if len(labels) > CURVE_ROWS:
+                drawn = np.random.default_rng(0).choice(len(labels), CURVE_ROWS, replace=False)
+                labels, chance = labels[drawn], chance[drawn]
+            figures |= {
+                "roc": roc(labels, chance, data.class_names, shown),
+                "precision_recall": precision_recall(labels, chance, data.class_names, shown),
+                "calibration": calibration(labels, chance),
+            }
+            for name, figure in figures.items():
+                writer.add_figure(f"test/{name}", figure, trainer.global_step)
 
 
 def _per_class(probability: NDArray[np.float32]) -> NDArray[np.float32]:
