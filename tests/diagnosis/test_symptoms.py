@@ -671,5 +671,7 @@ def test_who_knows_ever_less_of_other_rows_learns_his_own_by_heart(
         name for name in ("overfitting", "learning_rate_too_low", "too_few_epochs") if SYMPTOMS[name](seen)
     ]
     assert told == ([main] if main else [])
+    has_learned_nothing = replace(seen, series=seen.series | {"train/loss": np.linspace(1.0, 0.96, 20)})
+    assert SYMPTOMS["overfitting"](has_learned_nothing) is None
     ends = replace(seen, measure_longer_step=lambda: (1.0, 0.0))
     assert (SYMPTOMS["too_few_epochs"](ends) is not None) == (main == "learning_rate_too_low")
