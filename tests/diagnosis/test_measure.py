@@ -131,6 +131,10 @@ def test_a_polynomial_says_what_can_be_known_where_neighbours_are_lost() -> None
     parity = neighbourhoods(bits, (bits.sum(dim=1) % 2).long())
     assert parity is not None
     assert parity.attainable < 0.3, "neighbours tell the contrary, polynomials nothing"
+    corners = bits[:, :6] + 0.1 * torch.randn(655, 6, generator=random)
+    parity = neighbourhoods(corners, (bits[:, :6].sum(dim=1) % 2).long())
+    assert parity is not None
+    assert parity.noise <= 1 - parity.attainable < 0.05, "ten neighbours are of one corner, twenty are not"
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -13,7 +13,7 @@ from backlight.diagnosis.observations import (
 )
 from backlight.diagnosis.remedies import remedies
 from backlight.diagnosis.symptoms import SYMPTOMS
-from tests.diagnosis.observed import observed
+from tests.diagnosis.observed import moved, observed
 
 
 @pytest.mark.parametrize(
@@ -190,11 +190,31 @@ def test_no_rate_is_told_that_is_far_above_the_usual_one(
 
 @pytest.mark.parametrize("symptom", SYMPTOMS)
 def test_options_of_an_optimizer_forbid_another_one(symptom: str) -> None:
-    run = observed(1.0, 0.9, 0.8)
+    run = replace(observed(1.0, 0.9, 0.8), **moved(0.0))
     for lr in (1e-4, 0.1, 10.0):
         fixed = replace(run, settings=replace(run.settings, switchable=False, lr=lr))
         given = [remedy.overrides for remedy in remedies(Finding(symptom, "serious", 0, {}), fixed)]
         assert not any("optimizer=" in overrides for overrides in given)
+
+
+def test_what_was_too_large_before_the_first_step_is_blamed_before_the_rate() -> None:
+    run = replace(observed(1.0), **moved(0.0))
+    first_layer, *_ = run.start
+    exploding = [replace(first_layer, rms_delta=100.0), first_layer]
+    unlike = replace(
+        run.data, feature_names=["a", "b"], feature_means=np.zeros(2), feature_deviations=np.array([1, 1e4])
+    )
+    square = replace(run.settings, activation="square")
+    small_weights = "model.init=xavier model.init_scale=1.0"
+    for changed, first in (
+        ({}, "optimizer.lr=0.033"),
+        ({"start": exploding}, small_weights),
+        ({"start_loss": float("nan")}, small_weights),
+        ({"data": unlike, "settings": replace(run.settings, standardizes=False)}, "data.standardize=true"),
+        ({"settings": square}, "optimizer=adam optimizer.lr=0.01"),
+    ):
+        seen = replace(run, **changed)
+        assert remedies(Finding("non_finite", "fatal", 0, {}), seen)[0].overrides == first
 
 
 def test_a_short_run_that_knows_nothing_is_told_more_epochs_first() -> None:

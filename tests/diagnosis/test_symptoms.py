@@ -262,6 +262,34 @@ def test_a_network_that_has_learned_may_rest_more_units_than_one_that_has_not_or
         assert dead.evidence == {"share": 0.5}
 
 
+def test_saturation_is_harmless_only_where_the_loss_has_come_to_rest() -> None:
+    layer = LayerState(
+        "layers.0",
+        1e-3,
+        np.full(4, 0.8),
+        np.zeros(4, bool),
+        np.ones((4, 1), np.float32),
+        np.ones(4, np.float32),
+    )
+    for losses, severity in ((np.full(12, 0.3), "warning"), (np.resize([0.2, 0.4], 12), "serious")):
+        seen = replace(observed(*losses), start=[layer, layer], end=[layer, layer])
+        found = SYMPTOMS["saturated_neurons"](seen)
+        assert found is not None and found.severity == severity
+
+
+@pytest.mark.parametrize(("decay", "named"), [(0.0, "too_few_epochs"), (1.0, "base_rate")])
+def test_who_knows_nothing_by_strong_decay_will_know_no_more_in_more_epochs(decay: float, named: str) -> None:
+    run = observed(*[1.0] * 16, *np.linspace(0.99, 0.98, 4))
+    seen = replace(
+        run,
+        settings=replace(run.settings, weight_decay=decay, hidden=[10]),
+        data=replace(run.data, neighbourhoods=Neighbourhoods(0.95, 0.0, 0.95)),
+        series=run.series | {"train/accuracy": np.full(20, 0.6)},
+    )
+    found = [name for name in ("too_few_epochs", "base_rate") if SYMPTOMS[name](seen) is not None]
+    assert found == [named]
+
+
 @pytest.mark.parametrize(
     ("noise", "contradicted", "is_found"),
     [

@@ -108,9 +108,11 @@ def saturated_neurons(seen: Observations) -> Finding | None:
         for layer in moment[:-1]:
             share = float(layer.saturation.mean())
             if share > SATURATED_SHARE:
+                # What leaps has not come to rest with them.
+                has_settled = is_harmless(seen) and oscillating(seen) is None
                 return Finding(
                     "saturated_neurons",
-                    "warning" if is_harmless(seen) else by_progress(seen),
+                    "warning" if has_settled else by_progress(seen),
                     step,
                     {"share_of_slopes_near_0": share, "progress": seen.progress()},
                     layer.name,

@@ -392,7 +392,8 @@ def _ends_too_soon(seen: Observations) -> bool:
     is_short = len(loss) < SHORT
     progress = seen.progress()
     has_hardly_learned = not progress >= HARDLY_LEARNED
-    has_moved = not has_hardly_learned or 5 * pace >= FLAT
+    # Strong decay takes back what is gained.
+    has_moved = not has_hardly_learned or (5 * pace >= FLAT and not seen.settings.decays_strongly)
     is_behind = (is_short or _makes_few_steps(seen)) and has_moved and missing(seen) >= BELOW
     # As many epochs again would double what it knows, and leave the base rate behind.
     has_begun = is_short and 5 * pace >= max(progress, HARDLY_LEARNED - min(progress, 0))

@@ -66,7 +66,8 @@ def neighbourhoods(x: Tensor, y: Tensor) -> Neighbourhoods | None:
         noise = min(noise, sum(doubted) / len(degrees))  # of one, chance among so few would decide
     is_found = (votes / of_class).argmax(dim=1) == y
     balanced = (is_found / of_class[y]).sum() / len(y.unique())
-    return Neighbourhoods(attainable, noise, float(balanced))
+    # Neighbours that are right know of no more wrong labels; beyond the nearest ten another corner of parity may begin.
+    return Neighbourhoods(attainable, min(noise, 1 - attainable), float(balanced))
 
 
 def known_by_polynomial(x: Tensor, y: Tensor, degree: int) -> tuple[float, float]:
