@@ -262,18 +262,15 @@ def test_a_network_that_has_learned_may_rest_more_units_than_one_that_has_not_or
         assert dead.evidence == {"share": 0.5}
 
 
-def test_saturation_is_harmless_only_where_the_loss_has_come_to_rest() -> None:
-    layer = LayerState(
-        "layers.0",
-        1e-3,
-        np.full(4, 0.8),
-        np.zeros(4, bool),
-        np.ones((4, 1), np.float32),
-        np.ones(4, np.float32),
-    )
+@pytest.mark.parametrize("symptom", ["saturated_neurons", "exploding_gradient"])
+def test_unusual_layers_are_harmless_only_where_the_loss_has_come_to_rest(symptom: str) -> None:
+    square = np.eye(2, dtype=np.float32)
+    layers = [
+        LayerState("layers", rms, np.full(2, 0.8), np.zeros(2, bool), square, square[0])
+        for rms in (100.0, 1.0)
+    ]
     for losses, severity in ((np.full(12, 0.3), "warning"), (np.resize([0.2, 0.4], 12), "serious")):
-        seen = replace(observed(*losses), start=[layer, layer], end=[layer, layer])
-        found = SYMPTOMS["saturated_neurons"](seen)
+        found = SYMPTOMS[symptom](replace(observed(*losses), start=layers, end=layers))
         assert found is not None and found.severity == severity
 
 
@@ -669,6 +666,13 @@ def test_a_wide_gap_to_the_validation_loss_is_overfitting(
 
     assert (beside(np.append(np.linspace(1.0, val - 0.01, 7), [val] * 3)) is not None) == is_found
     assert beside(np.linspace(1.0, val, 10)) is None, "it still falls"
+    memorises = replace(
+        run,
+        series=run.series | {"val/loss": np.append(np.linspace(1.0, val, 7), [val] * 3)},
+        data=replace(data, neighbourhoods=Neighbourhoods(0.95, 0.0, 0.95)),
+    )
+    if train < 0.5:
+        assert (SYMPTOMS["too_few_epochs"](memorises) is None) == is_found
     knows_nothing_else = beside(np.linspace(5.0, 1.2, 10))
     assert (knows_nothing_else is not None and knows_nothing_else.severity == "serious") == (train < 0.5)
 
@@ -699,6 +703,8 @@ def test_who_knows_ever_less_of_other_rows_learns_his_own_by_heart(
         name for name in ("overfitting", "learning_rate_too_low", "too_few_epochs") if SYMPTOMS[name](seen)
     ]
     assert told == ([main] if main else [])
+    stops_then = replace(seen, settings=replace(seen.settings, stopped_hastily=True))
+    assert SYMPTOMS["overfitting"](stops_then) is None, "a few epochs are what it lost"
     has_learned_nothing = replace(seen, series=seen.series | {"train/loss": np.linspace(1.0, 0.96, 20)})
     assert SYMPTOMS["overfitting"](has_learned_nothing) is None
     ends = replace(seen, measure_longer_step=lambda: (1.0, 0.0))

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backlight.diagnosis.course import last_step
-from backlight.diagnosis.finding import Finding, by_progress
+from backlight.diagnosis.finding import Finding, Severity, by_progress
 from backlight.diagnosis.knowledge import (
     BELOW,
     HARDLY_LEARNED,
@@ -108,11 +108,9 @@ def saturated_neurons(seen: Observations) -> Finding | None:
         for layer in moment[:-1]:
             share = float(layer.saturation.mean())
             if share > SATURATED_SHARE:
-                # What leaps has not come to rest with them.
-                has_settled = is_harmless(seen) and oscillating(seen) is None
                 return Finding(
                     "saturated_neurons",
-                    "warning" if has_settled else by_progress(seen),
+                    _severity(seen),
                     step,
                     {"share_of_slopes_near_0": share, "progress": seen.progress()},
                     layer.name,
@@ -150,12 +148,17 @@ def exploding_gradient(seen: Observations) -> Finding | None:
         if ratio > EXPLODED:
             return Finding(
                 "exploding_gradient",
-                "warning" if is_harmless(seen) else by_progress(seen),
+                _severity(seen),
                 step,
                 {"first_over_last_rms_delta": ratio},
                 moment[0].name,
             )
     return None
+
+
+def _severity(seen: Observations) -> Severity:
+    """Of what a network may learn in spite of, where its loss has come to rest."""
+    return "warning" if is_harmless(seen) and oscillating(seen) is None else by_progress(seen)
 
 
 def _first_over_last(layers: list[LayerState]) -> float:

@@ -195,7 +195,7 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
     """Steps are much shorter than they could be: training ends far from where longer ones would lead."""
     if len(seen.loss("train")) < max(2, min(5, seen.settings.max_epochs)):  # of an unfinished run five epochs
         return None
-    if _has_turned(seen):  # longer steps would only learn more by heart
+    if _memorises(seen):  # longer steps would only learn more by heart
         return None
     bears_longer, cut_short = _bears_longer_steps(seen), is_cut_short(seen)
     is_at_fault = bears_longer or cut_short or _is_far_below_usual(seen)
@@ -281,12 +281,10 @@ def overfitting(seen: Observations) -> Finding | None:
     rises = rise >= enough and train[-1] < train[lowest]
     has_learned_any = seen.progress() >= HARDLY_LEARNED
     known = 1 - float(val[lowest]) / seen.base_loss
-    unlearns = has_learned_any and rise >= UNLEARNED * known and _has_turned(seen)
-    gap = float(val[-1] - train[-1]) / seen.base_loss - OF_ONE_ROW / math.sqrt(seen.telling_rows)
-    still_falls = len(val) - lowest <= len(val) / 5  # which is worth a gap
-    is_apart = gap >= APART and not still_falls and has_learned_any
+    # Who stops as soon as it rises has lost what a few epochs do.
+    unlearns = has_learned_any and rise >= UNLEARNED * known and not seen.settings.stopped_hastily
     blind = is_blind(seen)
-    if not (rises or unlearns or is_apart or blind):
+    if not (rises or (unlearns and _has_turned(seen)) or _is_apart(seen) or blind):
         return None
     return Finding(
         "overfitting",
@@ -379,7 +377,7 @@ def _ends_too_soon(seen: Observations) -> bool:
     loss = seen.loss("train")
     if len(loss) < max(1, seen.settings.max_epochs) and not seen.settings.stopped_hastily:
         return False
-    if _has_turned(seen):
+    if _memorises(seen):
         return False
     # Of many classes half of the way is not yet what the neighbours know.
     if seen.progress() >= LEARNED and missing(seen) < BELOW:
@@ -410,6 +408,20 @@ def _has_turned(seen: Observations) -> bool:
     lowest = int(val.argmin())
     rise = float(val[-max(1, len(val) // 5) :].min() - val[lowest]) / seen.base_loss
     return rise >= RISE * math.sqrt(RISE_ROWS / seen.telling_rows) and bool(train[-1] < train[lowest])
+
+
+def _is_apart(seen: Observations) -> bool:
+    """Whether the validation loss ends far above the training loss, and falls no more, which would be worth a gap."""
+    train, val = seen.loss("train"), seen.loss("val")
+    if len(val) < 3 or len(train) != len(val) or not seen.progress() >= HARDLY_LEARNED:
+        return False
+    gap = float(val[-1] - train[-1]) / seen.base_loss - OF_ONE_ROW / math.sqrt(seen.telling_rows)
+    return gap >= APART and len(val) - int(val.argmin()) > len(val) / 5
+
+
+def _memorises(seen: Observations) -> bool:
+    """Whether a network that learns more of its own rows comes to know no more of others."""
+    return _has_turned(seen) or _is_apart(seen)
 
 
 def _makes_few_steps(seen: Observations) -> bool:
