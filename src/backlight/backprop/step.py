@@ -68,10 +68,14 @@ class PassMemory:
 
     def __init__(self, example: BackwardPass, room: int) -> None:
         self._all = example.map(partial(_room_for, room))
-        self._places = list(zip(*(tensor.split(1) for tensor in self._all.tensors), strict=True))
+        self._tensors = self._all.tensors
+        self._places: dict[int, list[Tensor]] = {}
+        """Of those that were kept: to make hundreds takes longer than a short training."""
 
     def keep(self, number: int, passed: BackwardPass) -> None:
         """Copy it to the place of this number."""
+        if number not in self._places:
+            self._places[number] = [tensor[number : number + 1] for tensor in self._tensors]
         torch._foreach_copy_(self._places[number], passed.tensors)
 
     def first(self, count: int) -> BackwardPass:

@@ -291,10 +291,6 @@ class _Waiting:
         self.before, self.after = (
             [weight.new_empty(room, *weight.shape) for weight in weights] for _ in range(2)
         )
-        self._places = [
-            [list(rows) for rows in zip(*(weight.unbind() for weight in kept), strict=True)]
-            for kept in (self.before, self.after)
-        ]
         self._weights = list(weights)
 
     @property
@@ -304,11 +300,11 @@ class _Waiting:
     def begin(self, step: int, passed: BackwardPass) -> None:
         number = len(self.steps)
         self.passes.keep(number, passed)
-        torch._foreach_copy_(self._places[0][number], self._weights)
+        torch._foreach_copy_([kept[number] for kept in self.before], self._weights)
         self.steps.append(step)
 
     def end(self) -> None:
-        torch._foreach_copy_(self._places[1][self.ended], self._weights)
+        torch._foreach_copy_([kept[self.ended] for kept in self.after], self._weights)
         self.ended += 1
 
     def clear(self) -> None:
