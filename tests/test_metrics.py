@@ -7,7 +7,7 @@ from sklearn import metrics as reference
 from torch import Tensor
 
 from backlight.loss import BinaryCrossEntropy
-from backlight.metrics import EpochMetrics, every_metric, number
+from backlight.metrics import METRICS, EpochMeans, EpochMetrics, number
 from backlight.probabilities import labels_of, predicted, probabilities
 
 
@@ -21,9 +21,10 @@ def rows(classes: int, count: int = 400) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("classes", [2, 4])
 def test_equal_scikit_learn(classes: int) -> None:
     logits, y = rows(classes)
-    seen = EpochMetrics(BinaryCrossEntropy(), every_metric(y.shape[1]))
+    seen, means = EpochMetrics(BinaryCrossEntropy()), EpochMeans(BinaryCrossEntropy())
     for part_logits, part_y in zip(logits.split(70), y.split(70), strict=True):
         seen.update(part_logits, part_y)
+        means.update(part_logits, part_y)
     values = {name: value.item() for name, value in seen.compute().items()}
 
     probability, truth = probabilities(logits).numpy(), labels_of(y).numpy()
@@ -37,7 +38,10 @@ def test_equal_scikit_learn(classes: int) -> None:
         "average_precision": reference.average_precision_score(truth, probability),
         "loss": reference.log_loss(y.numpy().ravel(), torch.sigmoid(logits).numpy().ravel()),
     }
+    assert list(values) == ["loss", *METRICS]
     assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+    for name, value in means.compute().items():
+        assert value.item() == pytest.approx(expected[name], abs=1e-5)
 
     # Expected calibration error (Guo et al. 2017, eq. 3), with 15 bins of equal width.
     confidence = probability if classes == 2 else probability.max(axis=1)
@@ -47,8 +51,9 @@ def test_equal_scikit_learn(classes: int) -> None:
     assert values["calibration_error"] == pytest.approx(sum(gaps) / len(truth), abs=1e-5)
 
 
-def test_forgets_after_compute() -> None:
-    seen = EpochMetrics(BinaryCrossEntropy(), every_metric(1))
+@pytest.mark.parametrize("kind", [EpochMetrics, EpochMeans])
+def test_forgets_after_compute(kind: type[EpochMetrics | EpochMeans]) -> None:
+    seen = kind(BinaryCrossEntropy())
     seen.update(torch.full((4, 1), -9.0), torch.ones(4, 1))
     assert seen.compute()["accuracy"] == 0
     seen.update(torch.full((4, 1), 9.0), torch.ones(4, 1))
@@ -56,10 +61,10 @@ def test_forgets_after_compute() -> None:
 
 
 def test_many_rows_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EpochMetrics, "ROWS_AT_ONCE", 100)
     logits, y = rows(2)
-    whole, parts = (EpochMetrics(BinaryCrossEntropy(), every_metric(1)) for _ in range(2))
+    whole, parts = EpochMeans(BinaryCrossEntropy()), EpochMeans(BinaryCrossEntropy())
     whole.update(logits, y)
+    monkeypatch.setattr(EpochMeans, "ROWS_AT_ONCE", 100)
     for part_logits, part_y in zip(logits.split(30), y.split(30), strict=True):
         parts.update(part_logits, part_y)
     torch.testing.assert_close(parts.compute(), whole.compute())
@@ -73,7 +78,7 @@ def test_probabilities_add_up_even_where_all_outputs_underflow() -> None:
 
 
 def test_loss_that_is_not_finite_has_no_metrics() -> None:
-    seen = EpochMetrics(BinaryCrossEntropy(), every_metric(1))
+    seen = EpochMetrics(BinaryCrossEntropy())
     seen.update(torch.tensor([[float("nan")]]), torch.ones(1, 1))
     assert list(seen.compute()) == ["loss"]
 

@@ -89,7 +89,7 @@ def _assemble(
     data_module = build_data(data, run_seed=seed)
     data_module.setup()
     learner = build_learner(model, loss, optimizer, scheduler, trainer, data_module)
-    classifier = build_classifier(learner, data_module.num_outputs)
+    classifier = build_classifier(learner)
     if resumed and resumed["architecture"] != classifier.model.architecture:
         raise BacklightError(
             f"{folder.checkpoint('last')}: holds the network {resumed['architecture']}, "
@@ -191,14 +191,13 @@ def build_learner(
     return Learner(network, descent, schedule, objective, backward, clip, graphs)
 
 
-def build_classifier(learner: Learner, num_outputs: int) -> Classifier:
+def build_classifier(learner: Learner) -> Classifier:
     """The LightningModule."""
     return Classifier(
         learner.network,
         learner.optimizer,
         learner.schedule,
         learner.loss,
-        num_outputs=num_outputs,
         backward=learner.backward,
         gradient_clip_val=learner.gradient_clip_val,
         cuda_graphs=learner.cuda_graphs,

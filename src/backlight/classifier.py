@@ -29,7 +29,7 @@ from backlight.errors import BacklightError
 from backlight.flat import FlatOptimizer
 from backlight.graphed import GraphedStep
 from backlight.loss import BinaryCrossEntropy
-from backlight.metrics import EpochMetrics, cheap_metrics, every_metric
+from backlight.metrics import EpochMeans, EpochMetrics
 from backlight.model import SigmoidMLP
 from backlight.threads import threads_for
 
@@ -92,11 +92,10 @@ class Classifier(LightningModule):
     the equations, `"autograd"` by PyTorch, and everything else is the same.
 
     Args:
-        model: maps x `[batch, features]` to logits `[batch, num_outputs]`.
+        model: maps x `[batch, features]` to logits `[batch, outputs]`, one of two classes, else one per class.
         optimizer: over the parameters of `model`.
         schedule: of the learning rate, stepped once per epoch.
         loss: what to minimise.
-        num_outputs: 1 for two classes, else the number of classes.
         backward: who computes the gradients. The equations need a `SigmoidMLP`.
         gradient_clip_val: largest norm of all gradients together; None does not clip.
         cuda_graphs: repeat each step that nobody looks at as a CUDA graph; small networks on an NVIDIA GPU only.
@@ -112,7 +111,6 @@ class Classifier(LightningModule):
         schedule: LRScheduler | None = None,
         loss: BinaryCrossEntropy | None = None,
         *,
-        num_outputs: int = 1,
         backward: Backward = "equations",
         gradient_clip_val: float | None = None,
         cuda_graphs: bool = False,
@@ -138,9 +136,8 @@ class Classifier(LightningModule):
         self._propagation: Backpropagation
         self._flat: FlatOptimizer | None = None
         self._largest = max(parameter.numel() for parameter in model.parameters())
-        self.train_metrics = EpochMetrics(self.loss, cheap_metrics(num_outputs))
-        self.val_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
-        self.test_metrics = EpochMetrics(self.loss, every_metric(num_outputs))
+        self.train_metrics = EpochMeans(self.loss)
+        self.val_metrics, self.test_metrics = EpochMetrics(self.loss), EpochMetrics(self.loss)
 
     def forward(self, x: Rows) -> Tensor:
         logits: Tensor = self.model(x)
@@ -212,6 +209,9 @@ class Classifier(LightningModule):
         elif self.schedule is not None:
             self.schedule.step()
 
+    def on_validation_model_zero_grad(self) -> None:
+        """Leave gradients as they are: every step sets its own."""
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.val_metrics.update(self(batch[0]), batch[1])
 
@@ -230,7 +230,7 @@ class Classifier(LightningModule):
         checkpoint["loss"] = self.loss.settings()
         checkpoint["form"] = FORM
 
-    def _figures(self, stage: str, metrics: EpochMetrics) -> dict[str, Tensor]:
+    def _figures(self, stage: str, metrics: EpochMeans | EpochMetrics) -> dict[str, Tensor]:
         """What all rows of this epoch came to, in all processes.
 
         Raises:
@@ -251,14 +251,20 @@ class Classifier(LightningModule):
             self.log_dict(dict(figures), batch_size=1, sync_dist=True)
             return
         self.trainer.callback_metrics.update(figures)
-        if self.logger is None:
-            return
         values = torch.stack(list(figures.values())).tolist()
         step = self.trainer.fit_loop.epoch_loop._batches_that_stepped
-        self.logger.log_metrics(
-            {"epoch": self.current_epoch, **dict(zip(figures, values, strict=True))}, step
-        )
-        self.logger.save()
+        self._write(["epoch", *figures], {step: [self.current_epoch, *values]})
+        if self.logger is not None:
+            self.logger.save()  # so that who watches sees it
+
+    def _write(self, names: Sequence[str], steps: Mapping[int, Sequence[float]]) -> None:
+        """Log the values of these names at each step."""
+        writer = writer_of(self.trainer)
+        if writer is not None:
+            write_scalars(writer, names, steps)
+        elif self.logger is not None:  # somebody else's
+            for step, values in steps.items():
+                self.logger.log_metrics(dict(zip(names, values, strict=True)), step)
 
     def _step(
         self, update: Update, step: int, x: Rows, y: Tensor, batch_size: float, *, with_loss: bool
@@ -386,13 +392,7 @@ class Classifier(LightningModule):
         if not losses or self.logger is None:
             return
         mean: Tensor = self.trainer.strategy.reduce(torch.stack(list(losses.values())), reduce_op="mean")
-        values = dict(zip(losses, mean[:, None].tolist(), strict=True))
-        writer = writer_of(self.trainer)
-        if writer is not None:
-            write_scalars(writer, ["train/step_loss"], values)
-            return
-        for step, [loss] in values.items():  # somebody else's logger
-            self.logger.log_metrics({"train/step_loss": loss}, step)
+        self._write(["train/step_loss"], dict(zip(losses, mean[:, None].tolist(), strict=True)))
 
     def _average_gradients(self) -> None:
         """Take the mean over processes, as autograd's own hooks would."""

@@ -16,7 +16,7 @@ from backlight.config import build, plain
 from backlight.data.encoding import tensors
 from backlight.data.source import Labelled, Part
 from backlight.errors import BacklightError
-from backlight.metrics import EpochMetrics, every_metric, group_metrics, number
+from backlight.metrics import EpochMetrics, group_metrics, number
 from backlight.ranges import Natural
 from backlight.run_folder import RunFolder
 
@@ -63,7 +63,7 @@ def evaluate(
         (x, y), groups, judged_by = tensors(other, network.encoder), other.groups, other.judged_by
     network.model.to(device)
     logits = network.logits(x)
-    metrics = EpochMetrics(network.loss, every_metric(y.shape[1]))
+    metrics = EpochMetrics(network.loss)
     metrics.update(logits, y)
     found = metrics.compute()
     if groups is not None and judged_by is not None:

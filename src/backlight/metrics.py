@@ -1,74 +1,71 @@
-"""Metrics of a classifier, all from torchmetrics, for two classes and for more."""
+"""Metrics of a classifier, from torchmetrics, for two classes and for more."""
 
 import warnings
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torchmetrics import MetricCollection, SumMetric
-from torchmetrics.classification import (
-    BinaryAccuracy,
-    BinaryAUROC,
-    BinaryAveragePrecision,
-    BinaryCalibrationError,
-    BinaryF1Score,
-    MulticlassAccuracy,
-    MulticlassAUROC,
-    MulticlassAveragePrecision,
-    MulticlassCalibrationError,
-    MulticlassF1Score,
+from torch import Tensor, distributed
+from torchmetrics import MetricCollection
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_calibration_error,
+    binary_f1_score,
+    multiclass_accuracy,
+    multiclass_auroc,
+    multiclass_average_precision,
+    multiclass_calibration_error,
+    multiclass_f1_score,
 )
 from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from backlight.data.source import JudgedBy
 from backlight.loss import BinaryCrossEntropy
 from backlight.probabilities import labels_of, predicted, probabilities
 
-
-class BinaryBalancedAccuracy(MulticlassAccuracy):
-    """Mean of sensitivity and specificity (Brodersen et al. 2010), from the positive class's probability."""
-
-    def __init__(self) -> None:
-        super().__init__(num_classes=2, average="macro")
-
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        super().update((preds > 0.5).long(), target)
+METRICS = ("accuracy", "auroc", "average_precision", "balanced_accuracy", "calibration_error", "f1")
+"""Of rows held out, beside the loss."""
 
 
-def cheap_metrics(num_outputs: int) -> MetricCollection:
-    """What costs little enough for every training epoch: the accuracy."""
-    accuracy = BinaryAccuracy() if num_outputs == 1 else MulticlassAccuracy(num_outputs, average="micro")
-    return MetricCollection({"accuracy": accuracy})
+def every_metric(probability: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Accuracy, balanced accuracy, F1, AUROC, average precision and expected calibration error: the `METRICS`.
 
+    Balanced accuracy is the mean of the recalls of all classes (Brodersen et al. 2010). For more than two classes F1,
+    AUROC and average precision are means over the classes, and the calibration error is that of the predicted class
+    (Guo et al. 2017).
 
-def every_metric(num_outputs: int) -> MetricCollection:
-    """Accuracy, balanced accuracy, F1, AUROC, average precision and expected calibration error.
-
-    For more than two classes F1, AUROC and average precision are means over the classes, and the
-    calibration error is that of the predicted class (Guo et al. 2017).
+    Args:
+        probability: `[rows]` of the positive class, or `[rows, classes]`.
+        labels: `[rows]` int64.
     """
-    # A class may be absent where whole groups, or the last rows, are held out: means leave it out.
-    warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics")
-    if num_outputs == 1:
-        metrics: dict[str, Any] = {
-            "accuracy": BinaryAccuracy(),
-            "balanced_accuracy": BinaryBalancedAccuracy(),
-            "f1": BinaryF1Score(),
-            "auroc": BinaryAUROC(),
-            "average_precision": BinaryAveragePrecision(),
-            "calibration_error": BinaryCalibrationError(),
+    guess = predicted(probability)
+    classes = 2 if probability.ndim == 1 else probability.shape[1]
+    found = {
+        "accuracy": multiclass_accuracy(guess, labels, classes, average="micro", validate_args=False),
+        "balanced_accuracy": multiclass_accuracy(
+            guess, labels, classes, average="macro", validate_args=False
+        ),
+    }
+    if probability.ndim == 1:
+        found |= {
+            "f1": binary_f1_score(probability, labels, validate_args=False),
+            "auroc": binary_auroc(probability, labels, validate_args=False),
+            "average_precision": binary_average_precision(probability, labels, validate_args=False),
+            "calibration_error": binary_calibration_error(probability, labels, validate_args=False),
         }
     else:
-        metrics = {
-            "accuracy": MulticlassAccuracy(num_outputs, average="micro"),
-            "balanced_accuracy": MulticlassAccuracy(num_outputs, average="macro"),
-            "f1": MulticlassF1Score(num_outputs),
-            "auroc": MulticlassAUROC(num_outputs),
-            "average_precision": MulticlassAveragePrecision(num_outputs),
-            "calibration_error": MulticlassCalibrationError(num_outputs),
+        found |= {
+            "f1": multiclass_f1_score(guess, labels, classes, validate_args=False),
+            "auroc": multiclass_auroc(probability, labels, classes, validate_args=False),
+            "average_precision": multiclass_average_precision(
+                probability, labels, classes, validate_args=False
+            ),
+            "calibration_error": multiclass_calibration_error(
+                probability, labels, classes, validate_args=False
+            ),
         }
-    return MetricCollection(metrics, compute_groups=False)
+    return {name: found[name] for name in METRICS}
 
 
 RANKED = 10  # places at the top of a ranking
@@ -100,58 +97,83 @@ def group_metrics(logits: Tensor, y: Tensor, groups: Tensor, judged_by: JudgedBy
     return found
 
 
-class EpochMetrics(nn.Module):
-    """Mean loss and metrics of all rows seen since the last `compute`.
-
-    Updating a metric costs more than a training step of a small network, so rows are kept as they
-    come and go into the metrics many at a time.
+class EpochMetrics:
+    """Mean loss and every metric of all rows since the last `compute`, in all processes.
 
     Args:
         loss: from logits and targets to a mean.
-        metrics: of probabilities and labels.
+    """
+
+    def __init__(self, loss: BinaryCrossEntropy) -> None:
+        self.loss = loss
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        # A class may be absent where whole groups, or the last rows, are held out: means leave it out.
+        warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics")
+
+    def update(self, logits: Tensor, y: Tensor) -> None:
+        """Add rows: logits and targets `[rows, outputs]`."""
+        self._kept.append((logits, y))
+
+    def compute(self) -> dict[str, Tensor]:
+        """`loss` and, where that is finite, the `METRICS`; forgets the rows."""
+        logits, y = (_of_all_processes(torch.cat(tensors)) for tensors in zip(*self._kept, strict=True))
+        self._kept = []
+        loss = self.loss(logits, y)
+        metrics = every_metric(probabilities(logits), labels_of(y)) if loss.isfinite() else {}
+        return {"loss": loss, **metrics}
+
+
+class EpochMeans:
+    """Mean loss and accuracy of all rows since the last `compute`, in all processes.
+
+    To measure takes longer than a step of a small network, so rows are kept as they come and measured many at a time.
+
+    Args:
+        loss: from logits and targets to a mean.
     """
 
     ROWS_AT_ONCE = 65_536
 
-    def __init__(self, loss: BinaryCrossEntropy, metrics: MetricCollection) -> None:
-        super().__init__()
+    def __init__(self, loss: BinaryCrossEntropy) -> None:
         self.loss = loss
-        # Not MeanMetric: with nan_strategy="disable" torchmetrics 1.9 ignores the weights.
-        self.loss_sum = SumMetric(nan_strategy="disable")
-        self.num_rows = SumMetric(nan_strategy="disable")
-        self.metrics = metrics
         self._kept: list[tuple[Tensor, Tensor]] = []
         self._kept_rows = 0
+        self._sums: list[Tensor] = []
+        """Of many rows at a time the loss, how many were right, and how many there were."""
 
     def update(self, logits: Tensor, y: Tensor) -> None:
         """Add rows: logits and targets `[rows, outputs]`."""
-        if len(y) == 0:  # a process's share of a batch smaller than the number of processes
-            return
         self._kept.append((logits, y))
         self._kept_rows += len(y)
         if self._kept_rows >= self.ROWS_AT_ONCE:
-            self._flush()
+            self._add_up()
 
     def compute(self) -> dict[str, Tensor]:
-        """`loss` and every metric over all processes; forgets the rows."""
-        self._flush()
-        values = {"loss": self.loss_sum.compute() / self.num_rows.compute()}
-        if values["loss"].isfinite():  # torchmetrics has no answer for NaN probabilities
-            values |= self.metrics.compute()
-        for metric in (self.loss_sum, self.num_rows, self.metrics):
-            metric.reset()
-        return values
+        """`loss` and `accuracy`; forgets the rows."""
+        if self._kept:
+            self._add_up()
+        sums = torch.stack(self._sums).sum(dim=0)
+        self._sums = []
+        if _are_several_processes():
+            distributed.all_reduce(sums)
+        loss, right, rows = sums
+        return {"loss": loss / rows, "accuracy": right / rows}
 
-    def _flush(self) -> None:
-        if not self._kept:
-            return
+    def _add_up(self) -> None:
         logits, y = (torch.cat(tensors) for tensors in zip(*self._kept, strict=True))
         self._kept, self._kept_rows = [], 0
-        loss = self.loss(logits, y, batch_size=1)
-        self.loss_sum.update(loss)
-        self.num_rows.update(len(y))
-        if loss.isfinite():  # else some logits are not, or the epoch's loss will not be
-            self.metrics.update(probabilities(logits), labels_of(y))
+        right = (predicted(probabilities(logits)) == labels_of(y)).sum()
+        self._sums.append(
+            torch.stack([self.loss(logits, y, batch_size=1), right, right.new_full((), len(y))])
+        )
+
+
+def _are_several_processes() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _of_all_processes(rows: Tensor) -> Tensor:
+    return torch.cat(gather_all_tensors(rows)) if _are_several_processes() else rows
 
 
 def number(value: Tensor | np.float32) -> float:

@@ -42,8 +42,9 @@ class Checkpoints(Checkpoint):
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         is_due = time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES
         if not is_due:  # until it is written, training goes on changing the tensors
-            data = checkpoint["ClassificationData"]  # perhaps a long vocabulary, which does not change
-            checkpoint = deepcopy(checkpoint, {id(data): data})
+            # Perhaps a long vocabulary, which does not change; and what Lightning has just made.
+            as_they_are = [checkpoint["ClassificationData"], checkpoint["loops"]]
+            checkpoint = deepcopy(checkpoint, {id(part): part for part in as_they_are})
         if is_best:
             self._unwritten["best"] = checkpoint
         self._unwritten["last"] = checkpoint

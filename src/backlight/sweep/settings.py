@@ -6,7 +6,7 @@ from pydantic import Field
 
 from backlight.data.source import PARTS
 from backlight.errors import nearest
-from backlight.metrics import every_metric
+from backlight.metrics import METRICS
 from backlight.ranges import Count, Natural
 
 
@@ -53,7 +53,7 @@ class Settings:
         at_once: Count = 40,
         seed: Natural = 0,
     ) -> None:
-        known = [f"{part}/{name}" for part in PARTS for name in ("loss", *every_metric(num_outputs=1))]
+        known = [f"{part}/{name}" for part in PARTS for name in ("loss", *METRICS)]
         if metric not in known:
             raise ValueError(f"metric={metric}: no such metric{nearest(metric, known)}")
         self.population = population
