@@ -330,7 +330,7 @@ def _moment(step: int, layers: list[LayerContributions], index: int) -> Moment:
     return Moment(
         step,
         [
-            weight[neurons][:, sources].cpu()
+            weight[neurons[:, None], sources].cpu()
             for weight, sources, neurons in zip(weights, shown[:-1], shown[1:], strict=True)
         ],
         [

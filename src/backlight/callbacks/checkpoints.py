@@ -72,7 +72,9 @@ class Checkpoints(Checkpoint):
         if last is not None and last is not best:
             trainer.strategy.save_checkpoint(last, self.folder.checkpoint("last"))
         elif last is not None and trainer.is_global_zero:
-            write_whole(self.folder.checkpoint("last"), self.folder.checkpoint("best").read_bytes())
+            # The same is on the disk already.
+            content = self.folder.checkpoint("best").read_bytes()
+            write_whole(self.folder.checkpoint("last"), content, wait=False)
         self._unwritten = {}
         self._written = time.monotonic()
 

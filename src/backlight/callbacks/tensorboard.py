@@ -2,7 +2,6 @@
 
 import struct
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from math import isfinite
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from backlight.backprop.sparse import SparseRows
-from backlight.callbacks.reach import data_of, writer_of
+from backlight.callbacks.graph import graph_of
+from backlight.callbacks.reach import writer_of
 
 
 class Framed(bytes):
@@ -78,14 +77,8 @@ class RunDescription(Callback):
         if writer is None:
             return
         writer.add_text("config", f"```yaml\n{self.config}\n```", trainer.global_step)
-        rows = data_of(trainer).part("train")[0][:1].to(pl_module.device)
-        if isinstance(rows, SparseRows):  # the tracer knows tensors only; the function is the same
-            rows = rows.to_dense()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer's own deprecation
-            # What is given untraced is traced three times, to compare.
-            writer.add_graph(torch.jit.trace(model.eval(), rows, check_trace=False), rows)
-            model.train()
+        drawn = graph_of(model).SerializeToString()
+        writer._get_file_writer().add_event(Event(graph_def=drawn, wall_time=time.time()))
 
 
 def write_scalars(writer: SummaryWriter, tags: Sequence[str], steps: Mapping[int, Sequence[float]]) -> None:
