@@ -1,4 +1,4 @@
-"""An early end for members that learn nothing, or far less than others."""
+"""An early end for members that learn nothing, or less than others."""
 
 import math
 from collections import defaultdict
@@ -12,7 +12,7 @@ from backlight.population.member import Member
 
 
 class StopSick:
-    """Ends members that know no more than how frequent each class is, or far less than others; see `why_sick`."""
+    """Ends members that know no more than how frequent each class is, or less than others; see `why_sick`."""
 
     def __init__(self) -> None:
         self._fields: WeakKeyDictionary[ClassificationData, _Field] = WeakKeyDictionary()
@@ -56,7 +56,7 @@ class _Field:
         for part, of_part in losses.items():
             now = part, len(of_part)
             if now not in self._bars:
-                leading = int(LEADING * len(self._lowest[part, 1]))  # of all that began
+                leading = math.ceil(LEADING * len(self._lowest[part, 1]))  # of all that began
                 self._bars[now] = max(sorted(self._lowest[now])[:leading], default=-math.inf)
             found[part] = Course(of_part, self._best[now], leads=_lowest(of_part) <= self._bars[now])
         return found

@@ -21,10 +21,10 @@ class Settings:
             every trial to its end.
         min_epochs: to the first rung; the others are `factor` times as far each.
         stop_sick: end trials that after a fifth of their epochs have learned nothing, or later are on the way to
-            far less than what the best that is trained with them has come to, on the training rows and on those held
-            out: less than 0.76 of it at half of their epochs, 0.84 at three quarters; or whose validation loss has not
-            come lower for a fifth of their epochs and is above that of the best. Who falls faster and faster goes on, and
-            of those that have learned something the quarter that has come lowest.
+            less than what the best that is trained with them has come to by then, on the training rows and on those held
+            out, or whose validation loss has not come lower for a fifth of their epochs and is above that of the best. Who
+            falls faster and faster goes on, and of those that have learned something the three tenths that have come
+            lowest.
         cluster: that trains the trials; None is this process.
         address: of the cluster of Ray; None starts one on this machine.
         shares: into which the trials are divided for a cluster: a worker trains one at a time.
