@@ -46,7 +46,7 @@ def diverged(name: str, loss: float, epoch: int, lr: float) -> str:
     """The sentence for a loss that is not a number any more; the first epoch is 0."""
     return (
         f"{name} is {loss} after epoch {epoch + 1}: training diverged; "
-        f"lower optimizer.lr (now {lr}) or set trainer.gradient_clip_val"
+        f"lower optimizer.lr (now {lr}) or model.init_scale, or set trainer.gradient_clip_val"
     )
 
 

@@ -72,9 +72,7 @@ class Checkpoints(Checkpoint):
         if last is not None and last is not best:
             trainer.strategy.save_checkpoint(last, self.folder.checkpoint("last"))
         elif last is not None and trainer.is_global_zero:
-            # The same is on the disk already.
-            content = self.folder.checkpoint("best").read_bytes()
-            write_whole(self.folder.checkpoint("last"), content, wait=False)
+            write_whole(self.folder.checkpoint("last"), self.folder.checkpoint("best").read_bytes())
         self._unwritten = {}
         self._written = time.monotonic()
 
