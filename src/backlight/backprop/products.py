@@ -163,7 +163,7 @@ def is_of_wide_layer(a: Tensor, weight: Tensor, above: int | None = None) -> boo
 def _is_for_onednn(a: Tensor, weight: Tensor) -> bool:
     """Whether `a Wᵀ` is large enough for it, and nothing that oneDNN cannot do is asked for."""
     return (
-        # A graph, exported or drawn, keeps operations that everybody has.
+        # A graph, exported or traced, keeps operations that everybody has.
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # PyTorch documents it
         and a.shape[-2] * a.shape[-1] * weight.shape[-2] >= WORTH_ONEDNN
