@@ -55,7 +55,6 @@ ALSO = {
     "dead_units": {"oscillating"},
     "diverging": {"saturated_neurons"},
     "oscillating": {"diverging"},
-    "batch_too_small": {"diverging"},
     "underfitting": {"plateau"},
 }
 

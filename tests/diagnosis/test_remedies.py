@@ -280,10 +280,17 @@ def test_strong_decay_is_taken_away_first(optimizer: str, decay: float, *, is_st
     seen = replace(run, settings=replace(run.settings, optimizer=optimizer, weight_decay=decay))
     first = {
         name: remedies(Finding(name, "fatal", 0, {}), seen)[0].overrides
-        for name in ("base_rate", "diverging")
+        for name in ("base_rate", "oscillating", "overfitting")
     }
     assert (first["base_rate"] == "optimizer.weight_decay=0.0") == is_strong
-    assert "weight_decay" not in first["diverging"]
+    assert first["oscillating"].startswith("optimizer.weight_decay=0.0 optimizer.lr=") == is_strong
+    assert "weight_decay" not in first["overfitting"]
+
+
+def test_a_low_rate_stays_where_decay_makes_the_loss_leap() -> None:
+    run = replace(observed(*[1.0] * 12), steps_per_epoch=100)
+    seen = replace(run, settings=replace(run.settings, lr=0.09, weight_decay=0.3))
+    assert remedies(Finding("diverging", "fatal", 0, {}), seen)[0].overrides == "optimizer.weight_decay=0.0"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from backlight.diagnosis.observations import (
     Observations,
 )
 from backlight.diagnosis.remedies import remedies
-from backlight.diagnosis.symptoms import SYMPTOMS
+from backlight.diagnosis.symptoms import SYMPTOMS, findings
 from tests.diagnosis.observed import moved, observed, with_a_rare_class
 
 
@@ -307,6 +307,8 @@ def test_label_noise_is_what_neighbours_and_the_network_contradict(
     )
     assert (SYMPTOMS["label_noise"](seen) is not None) == is_found
     assert SYMPTOMS["label_noise"](replace(seen, series={})) is None, "no network was trained yet"
+    overlap = replace(seen, data=replace(rests.data, neighbourhoods=Neighbourhoods(0.4, noise, 0.4)))
+    assert SYMPTOMS["label_noise"](overlap) is None, "most is unknown where classes overlap"
 
 
 @pytest.mark.parametrize(
@@ -396,6 +398,19 @@ def test_small_batches_jump_about_a_course_that_may_fall() -> None:
     late = course - 0.3
     assert found(0.1, late + jumps, val=late + 2 * jumps) is None, "beside what it has learned they are small"
     assert found(0.1, course + jumps, val=course + 2 * jumps) is not None
+
+
+@pytest.mark.parametrize(("rate", "first"), [(0.5, "batch_too_small"), (5.0, "diverging")])
+def test_small_batches_are_the_first_cause_unless_the_rate_is_too_high_for_any(
+    rate: float, first: str
+) -> None:
+    course = np.resize([1.5, 1.2, 1.9, 1.3], 12)
+    losses = observed(*course.tolist())
+    settings = replace(losses.settings, batch_size=1, lr=rate)
+    seen = replace(losses, settings=settings, batch_signal=0.1, **moved(0.5))
+    found = [finding.symptom for finding in findings(seen)]
+    assert found[0] == first
+    assert {"batch_too_small", "diverging"} <= {*found}
 
 
 def test_a_run_that_has_learned_half_but_falls_still_had_too_few_epochs() -> None:

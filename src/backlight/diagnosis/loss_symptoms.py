@@ -39,6 +39,10 @@ DROWNED, FEW = 0.5, 16
 """Of a batch's gradient, its square over its variance: the noise is well above the signal. And the rows of such a batch:
 32 are the usual number, and seldom too few (Masters & Luschi 2018, arXiv:1804.07612)."""
 
+TOO_HIGH = 30
+"""Times the usual rate, from which on a run diverges whatever its batches: of 35 that did so at lower rates with too small
+ones 32 do not with 32 rows at the same rate, of 15 at higher rates 4."""
+
 STILL_FALLING = 0.1
 """Share of the whole fall that falls in the last fifth of the epochs. A straight line has 0.2, an
 exponential that has settled (5 time constants) 0.01; 0.1 is that of one with 1.5 time constants behind it."""
@@ -180,9 +184,10 @@ def batch_too_small(seen: Observations) -> Finding | None:
     least = JITTER * max(seen.progress(), LITTLE)
     if not jitters or math.prod(jitters.values()) < least ** len(jitters):
         return None
+    is_second = seen.settings.rate_over_usual >= TOO_HIGH and diverging(seen) is not None
     return Finding(
         "batch_too_small",
-        by_progress(seen),
+        "serious" if is_second else by_progress(seen),
         first_rise(seen, least),
         {
             "signal_over_noise_of_a_batch": seen.batch_signal,

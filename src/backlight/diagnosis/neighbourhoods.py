@@ -12,7 +12,7 @@ from backlight.diagnosis.observations import Neighbourhoods
 MOST_NEIGHBOURHOOD_ROWS = 2000
 NEIGHBOURS = 20
 DOUBTFUL = 0.15
-"""Share of labels that neighbours contradict, up to which nobody asks a polynomial: somewhat below `NOISY`."""
+"""Share of labels that neighbours contradict where they are surest, up to which nobody asks a polynomial."""
 LOST = 0.3
 """Share of labels that most neighbours do not have, from which on one is asked as well. Of 150 sets polynomials knew 0.05
 more of 66, of which 65 are asked of by one mark or the other. Of 900 random runs 26 that are healthy beside their

@@ -77,18 +77,20 @@ NO_DECAY = Remedy(
     "Goodfellow, Bengio & Courville 2016, Deep Learning, section 7.1.1",
 )
 
-REACHED = 0.3
-"""Of the way of the weights to 0, what decay alone could have gone: with less, 45 of 53 such runs came lower by the first of
-their other remedies, and one without decay."""
+WAY, SHRUNK = 0.03, 1.0
+"""How far decay alone could have brought a weight that is part of the gradient of Adam or RMSprop, which make steps as long
+whatever its strength: of 240 runs with more 199 come lower without decay than by the first of their other remedies, by 0.05
+of the base-rate loss and more, and 9 the other way round; of 14 with less 5 and 5. And how far, as a power of e, that of
+others: of 144 runs with more 124 and 9, of 45 with less 3 and 33."""
 
 
 def decay_reaches(seen: Observations) -> bool:
-    """Whether decay alone could have brought weights of the usual size so far."""
+    """Whether decay alone could have changed the weights so far."""
     settings = seen.settings
     way = settings.lr * last_step(seen)
-    # Who scales steps by gradients makes them as long for decay that is part of these, however strong it is.
-    is_scaled = settings.optimizer in ("adam", "rmsprop")
-    return (way if is_scaled else way * settings.weight_decay / (1 - settings.momentum)) >= REACHED
+    if settings.optimizer in ("adam", "rmsprop"):
+        return way >= WAY
+    return way * settings.weight_decay / (1 - settings.momentum) >= SHRUNK
 
 
 BALANCE = Remedy(

