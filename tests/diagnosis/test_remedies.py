@@ -119,6 +119,18 @@ def test_a_schedule_that_raises_the_rate_is_held_first() -> None:
         ("too_few_epochs", {"lr": 0.04}, "trainer.max_epochs=30"),
         ("too_few_epochs", {"lr": 0.03}, "trainer.max_epochs=30 optimizer=adam"),
         ("too_few_epochs", {"lr": 2.0}, "trainer.max_epochs=30 optimizer=adam"),
+        ("too_few_epochs", {"lr": 0.0033, "optimizer": "adam"}, "trainer.max_epochs=30"),
+        (
+            "saturated_neurons",
+            {
+                "lr": 0.0033,
+                "optimizer": "adam",
+                "activation": "tanh",
+                "hidden": [5, 5, 5],
+                "overrides": {"model.init=xavier", "model.init_scale=1.0", "optimizer.lr=0.0033"},
+            },
+            "optimizer.lr=0.0011",
+        ),
         ("class_imbalance", {}, "loss.class_weight=balanced optimizer.lr=0.05 trainer.max_epochs=30"),
         ("class_imbalance", {"optimizer": "adam"}, "loss.class_weight=balanced trainer.max_epochs=30"),
         (

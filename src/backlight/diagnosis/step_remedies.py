@@ -1,7 +1,7 @@
 """How the steps are made: their rate and its schedule, the optimizer, clipping and batches."""
 
 from backlight.diagnosis.course import has_faded
-from backlight.diagnosis.loss_symptoms import LONGER_STEP
+from backlight.diagnosis.loss_symptoms import LONGER_STEP, NEARLY_USUAL
 from backlight.diagnosis.observations import USUAL_MOMENTUM, USUAL_RATE, Observations, Settings
 from backlight.diagnosis.remedy import Remedy
 
@@ -111,7 +111,9 @@ def usual_adam(seen: Observations) -> list[Remedy]:
     if seen.settings.optimizer != "adam":
         return [ADAM]
     why = "A step of Adam is about as long as its rate, of which this is the usual one."
-    return [] if usual / 3 <= lr <= 3 * usual else [Remedy(f"optimizer.lr={usual}", why, ADAM.source)]
+    return (
+        [] if NEARLY_USUAL * usual <= lr <= 3 * usual else [Remedy(f"optimizer.lr={usual}", why, ADAM.source)]
+    )
 
 
 def at_usual_rate_if_far(seen: Observations, *found: Remedy) -> list[Remedy]:
