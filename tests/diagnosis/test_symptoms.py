@@ -161,6 +161,8 @@ def test_what_was_learned_and_lost_is_not_what_was_never_learned() -> None:
     assert base_rate(lost) is None
     assert diverging(never) is None
     assert base_rate(never) is not None
+    far_above = replace(never, start_loss=9.0, series={"train/loss": never.loss("train") + 5})
+    assert base_rate(far_above) is None, "who knows nothing has a lower loss"
 
 
 def test_deltas_that_grew_as_a_run_diverged_are_not_its_cause() -> None:

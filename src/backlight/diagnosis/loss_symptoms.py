@@ -122,7 +122,8 @@ the progress, of which less than LITTLE counts as so much. Of 800 runs with batc
 0.90 of those that batches of 32 rows make better by a tenth of the base-rate loss, and 0.07 of those that they do not."""
 
 RISEN = 1.1
-"""Final loss over the base-rate loss: worse than knowing nothing, by more than the noise of one epoch."""
+"""Final loss over the base-rate loss: worse than knowing nothing, by more than the noise of one epoch. Or over that of a
+network that says ½ of every class, `log 2`."""
 
 LOST = 0.2
 """Progress that a run had made which ends below HARDLY_LEARNED: four times as much, so no noise about that."""
@@ -338,6 +339,8 @@ def underfitting(seen: Observations) -> Finding | None:
 def base_rate(seen: Observations) -> Finding | None:
     """The network knows little more than how frequent each class is."""
     if not seen.progress() < HARDLY_LEARNED or too_few_epochs(seen) is not None:
+        return None
+    if seen.loss("train")[-1] > RISEN * max(seen.base_loss, math.log(2)):  # it is sure of what is wrong
         return None
     if len(seen.loss("train")) < min(5, seen.settings.max_epochs):  # it has hardly begun
         return None
