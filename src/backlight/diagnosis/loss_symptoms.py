@@ -64,8 +64,8 @@ though 10 of the 26 rested near a saddle; at a tenth of this the rate is named b
 
 NEARLY_USUAL = 0.32
 """Of the usual rate, a third at most when rounded, which does no harm (Bengio 2012). Of 17 runs of fewer than SHORT epochs
-at such rates that bear longer steps, 6 were healthy at a higher rate, with a loss of 0.47 in the mean, and 14 in ten times as
-many epochs, with 0.31."""
+at such rates that bear longer steps, 6 were healthy at a higher rate, with a loss of 0.47 in the mean, and 14 in ten times
+as many epochs, with 0.31."""
 
 SIGNAL = 1.0
 """Of the gradient that tells classes apart, its square over its variance, which pure noise would have too. Up to 0.4 on a
