@@ -111,9 +111,8 @@ def usual_adam(seen: Observations) -> list[Remedy]:
     if seen.settings.optimizer != "adam":
         return [ADAM]
     why = "A step of Adam is about as long as its rate, of which this is the usual one."
-    return (
-        [] if NEARLY_USUAL * usual <= lr <= 3 * usual else [Remedy(f"optimizer.lr={usual}", why, ADAM.source)]
-    )
+    is_usual = NEARLY_USUAL * usual <= lr <= 3 * usual
+    return [] if is_usual else [Remedy(f"optimizer.lr={usual}", why, ADAM.source)]
 
 
 def at_usual_rate_if_far(seen: Observations, *found: Remedy) -> list[Remedy]:
