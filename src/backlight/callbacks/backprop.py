@@ -29,6 +29,8 @@ Cadence = Literal["log_spaced", "every_n_steps", "epoch"]
 
 LOG_SPACED = frozenset(math.ceil(10 ** (index / 12)) - 1 for index in range(12 * 12))
 """Steps of which each power of ten has about twelve."""
+WITH_HISTOGRAMS = frozenset(math.ceil(10 ** (index / 6)) - 1 for index in range(6 * 12))
+"""Records of which there are histograms: half as many, one of which takes as long as all other figures of its record."""
 WAITING_ENTRIES = 2**16  # numbers in records that are worked up together: small ones cost mostly overhead
 LARGE_TOGETHER = 64
 """Large records whose figures are written together: to wake the writing thread takes as long as a figure."""
@@ -130,7 +132,7 @@ class BackpropMonitor(StepObserver, Callback):
         a record of a large one is worked up at once, since keeping it costs memory.
         """
         assert self._writer is not None
-        if self._records in LOG_SPACED:
+        if self._records in WITH_HISTOGRAMS:
             names = [f"deltas/{name}" for name in self._layers]
             write_histograms(self._writer, dict(zip(names, passed.deltas, strict=True)), step)
         self._records += 1
