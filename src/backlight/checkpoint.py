@@ -17,7 +17,7 @@ from backlight.errors import BacklightError
 from backlight.loss import BinaryCrossEntropy
 from backlight.model import SigmoidMLP
 
-FORM = 3
+FORM = 4
 """Of what a checkpoint keeps to go on with; one more whenever that changes."""
 
 

@@ -95,17 +95,22 @@ def test_records_of_large_networks_say_the_same(
 
 
 @pytest.mark.parametrize(
-    ("options", "steps"),
+    ("options", "steps", "doubled"),
     [
-        ({"cadence": "every_n_steps", "every_n_steps": 20}, [0, 20, 40, 60]),
-        ({"cadence": "epoch"}, [0, 22, 44]),
+        ({"cadence": "every_n_steps", "every_n_steps": 20}, [0, 20, 40, 60], [0, 20, 40]),
+        ({"cadence": "epoch"}, [0, 22, 44], [0, 22, 44]),
         # The steps whose number, counted from 1, crosses a twelfth of a power of ten; and the last.
-        ({}, [0, 1, 2, 3, 4, 5, 6, 8, 9, 12, 14, 17, 21, 26, 31, 38, 46, 56, 65]),
+        (
+            {},
+            [0, 1, 2, 3, 4, 5, 6, 8, 9, 12, 14, 17, 21, 26, 31, 38, 46, 56, 65],
+            [0, 1, 3, 8, 17, 31, 65],
+        ),
     ],
 )
-def test_cadence(train: Train, options: dict[str, object], steps: list[int]) -> None:
+def test_cadence(train: Train, options: dict[str, object], steps: list[int], doubled: list[int]) -> None:
     run = train("data=moons", *(f"callbacks.backprop.{key}={value}" for key, value in options.items()))
     assert list(series(run, "rms_delta/layers.0")) == steps
+    assert [event.step for event in events(run).Histograms("deltas/layers.0")] == doubled
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])

@@ -29,8 +29,6 @@ Cadence = Literal["log_spaced", "every_n_steps", "epoch"]
 
 LOG_SPACED = frozenset(math.ceil(10 ** (index / 12)) - 1 for index in range(12 * 12))
 """Steps of which each power of ten has about twelve."""
-WITH_HISTOGRAMS = frozenset(math.ceil(10 ** (index / 6)) - 1 for index in range(6 * 12))
-"""Records of which there are histograms: half as many, one of which takes as long as all other figures of its record."""
 WAITING_ENTRIES = 2**16  # numbers in records that are worked up together: small ones cost mostly overhead
 LARGE_TOGETHER = 64
 """Large records whose figures are written together: to wake the writing thread takes as long as a figure."""
@@ -60,7 +58,7 @@ class BackpropMonitor(StepObserver, Callback):
     """Shows in TensorBoard what back-propagation computed at some steps, and draws `backprop.png`.
 
     Per layer the scalars `rms_delta`, `survival`, `saturation`, `update_to_weight` and `gsnr` (see
-    `LayerContributions`) and now and then histograms of the deltas; a heat map of every neuron's mean
+    `LayerContributions`) and, each time the steps have doubled, histograms of the deltas; a heat map of every neuron's mean
     |delta| over time; a page that puts them side by side under "Custom scalars". With several processes
     these are of the rows of the first.
 
@@ -86,7 +84,8 @@ class BackpropMonitor(StepObserver, Callback):
         self._neurons = torch.empty(0)
         self._large: list[tuple[int, int, Tensor]] = []
         """Steps and rows of large records that are not yet written, and the sums of their layers `[layers, 5, 1]`."""
-        self._records = 0
+        self._doublings = 0
+        """How often the number of steps had doubled at the last histograms, which take as long as all else of a record."""
         self._heat: History[tuple[int, Tensor]] = History(COLUMNS)
         self._moments: History[Moment] = History(MOMENTS)
         self._latest: Moment | None = None
@@ -132,10 +131,11 @@ class BackpropMonitor(StepObserver, Callback):
         a record of a large one is worked up at once, since keeping it costs memory.
         """
         assert self._writer is not None
-        if self._records in WITH_HISTOGRAMS:
+        doublings = (step + 1).bit_length()
+        if doublings > self._doublings:
+            self._doublings = doublings
             names = [f"deltas/{name}" for name in self._layers]
             write_histograms(self._writer, dict(zip(names, passed.deltas, strict=True)), step)
-        self._records += 1
         rows = passed.deltas[0].shape[1]
         if self._filling is not None and self._filling.rows != rows:
             self._write_waiting()
@@ -186,7 +186,7 @@ class BackpropMonitor(StepObserver, Callback):
                 self._moments.items[0].shown,
                 torch.stack([moment.numbers for moment in self._moments.items]),
             ]
-        return {"records": self._records, "heat": heat, "moments": moments}
+        return {"doublings": self._doublings, "heat": heat, "moments": moments}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         heat, moments = dict(state_dict["heat"]), dict(state_dict["moments"])
@@ -195,7 +195,7 @@ class BackpropMonitor(StepObserver, Callback):
         if moments["items"]:
             steps, shown, numbers = moments["items"]
             moments["items"] = [Moment.of(step, shown, row) for step, row in zip(steps, numbers, strict=True)]
-        self._records = state_dict["records"]
+        self._doublings = state_dict["doublings"]
         self._heat.load_state_dict(heat)
         self._moments.load_state_dict(moments)
 
