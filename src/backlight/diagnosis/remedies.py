@@ -49,11 +49,7 @@ def _without_decay(finding: Finding, seen: Observations) -> Remedy:
     alone, lower = objective.NO_DECAY, steps.lower_rate(seen)
     if finding.symptom not in ("diverging", "oscillating") or seen.settings.rate_over_usual < 1:
         return alone
-    return Remedy(
-        f"{alone.overrides} {lower.overrides}",
-        f"{alone.why.removesuffix('.')}; and shorter steps overshoot less.",
-        f"{alone.source}; {lower.source}",
-    )
+    return alone.together(lower.overrides, "and shorter steps overshoot less", lower.source)
 
 
 HIGH = 5
@@ -139,10 +135,8 @@ def _against_imbalance(seen: Observations) -> list[Remedy]:
         word for remedy in objective.more_epochs(seen) for word in f"{until} {remedy.overrides}".split()
     ]
     needed = "short steps and many epochs" if shorter else "many epochs"
-    together = Remedy(
-        " ".join([objective.BALANCE.overrides, *shorter, *dict.fromkeys(longer)]),
-        f"{objective.BALANCE.why.removesuffix('.')}; heavy errors on few rows need {needed}.",
-        objective.BALANCE.source,
+    together = objective.BALANCE.together(
+        " ".join([*shorter, *dict.fromkeys(longer)]), f"heavy errors on few rows need {needed}"
     )
     more = (
         [network.second_layer(seen), objective.SMOOTH, rows.MORE_RARE_ROWS] if settings.weighs_classes else []

@@ -16,3 +16,11 @@ class Remedy:
     overrides: str
     why: str
     source: str
+
+    def together(self, overrides: str, why: str, source: str = "") -> "Remedy":
+        """With others as well, whose reason goes on where this one's sentence ends."""
+        return Remedy(
+            f"{self.overrides} {overrides}".strip(),
+            f"{self.why.removesuffix('.')}; {why}.",
+            "; ".join(filter(None, (self.source, source))),
+        )

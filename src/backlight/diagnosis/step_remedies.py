@@ -138,10 +138,10 @@ def at_usual_rate(seen: Observations, remedy: Remedy) -> Remedy:
     usual, why = USUAL_RATE["adam"] if is_other else settings.usual_rate, "and this rate is a usual one"
     if is_deep and not is_sigmoid:
         usual, why = usual / 3, "and so many layers bear this rate"
-    return Remedy(
-        f"{remedy.overrides} {'optimizer=adam ' if is_other else ''}optimizer.lr={two_digits(usual)}",
-        f"{remedy.why.removesuffix('.')}; {why}.",
-        f"{remedy.source}; {ADAM.source if is_other or settings.optimizer == 'adam' else BENGIO}",
+    return remedy.together(
+        f"{'optimizer=adam ' if is_other else ''}optimizer.lr={two_digits(usual)}",
+        why,
+        ADAM.source if is_other or settings.optimizer == "adam" else BENGIO,
     )
 
 
