@@ -64,7 +64,7 @@ def test_many_rows_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, y = rows(2)
     whole, parts = EpochMeans(BinaryCrossEntropy()), EpochMeans(BinaryCrossEntropy())
     whole.update(logits, y)
-    monkeypatch.setattr(EpochMeans, "ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(EpochMeans, "ENTRIES_AT_ONCE", 100)
     for part_logits, part_y in zip(logits.split(30), y.split(30), strict=True):
         parts.update(part_logits, part_y)
     torch.testing.assert_close(parts.compute(), whole.compute())

@@ -132,20 +132,20 @@ class EpochMeans:
         loss: from logits and targets to a mean.
     """
 
-    ROWS_AT_ONCE = 65_536
+    ENTRIES_AT_ONCE = 2**17  # logits: more do not fit into a core's cache, and take half as long again
 
     def __init__(self, loss: BinaryCrossEntropy) -> None:
         self.loss = loss
         self._kept: list[tuple[Tensor, Tensor]] = []
-        self._kept_rows = 0
+        self._kept_entries = 0
         self._sums: list[Tensor] = []
         """Of many rows at a time the loss, how many were right, and how many there were."""
 
     def update(self, logits: Tensor, y: Tensor) -> None:
         """Add rows: logits and targets `[rows, outputs]`."""
         self._kept.append((logits, y))
-        self._kept_rows += len(y)
-        if self._kept_rows >= self.ROWS_AT_ONCE:
+        self._kept_entries += y.numel()
+        if self._kept_entries >= self.ENTRIES_AT_ONCE:
             self._add_up()
 
     def compute(self) -> dict[str, Tensor]:
@@ -161,7 +161,7 @@ class EpochMeans:
 
     def _add_up(self) -> None:
         logits, y = (torch.cat(tensors) for tensors in zip(*self._kept, strict=True))
-        self._kept, self._kept_rows = [], 0
+        self._kept, self._kept_entries = [], 0
         right = (predicted(probabilities(logits)) == labels_of(y)).sum()
         self._sums.append(
             torch.stack([self.loss(logits, y, batch_size=1), right, right.new_full((), len(y))])
