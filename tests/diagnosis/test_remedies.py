@@ -234,7 +234,16 @@ def test_a_short_run_that_knows_nothing_is_told_more_epochs_first() -> None:
         remedies(Finding("base_rate", "fatal", 0, {}), observed(*[1.0] * epochs))[0].overrides
         for epochs in (5, 12)
     ]
-    assert first == ["trainer.max_epochs=50", "optimizer=adam optimizer.lr=0.01"]
+    assert first[0] == "trainer.max_epochs=50" and "trainer.max_epochs" not in first[1]
+
+
+def test_few_neurons_on_a_plateau_are_to_become_more() -> None:
+    run = observed(*[1.0] * 12)
+    usual = "optimizer=adam optimizer.lr=0.01"
+    more = f"model.hidden=[32,32] model.init=xavier model.init_scale=4.0 {usual}"
+    for hidden, wanted in (([5], more), ([8, 8], usual)):
+        seen = replace(run, settings=replace(run.settings, hidden=hidden))
+        assert remedies(Finding("plateau", "fatal", 0, {}), seen)[0].overrides == wanted
 
 
 @pytest.mark.parametrize(

@@ -165,22 +165,35 @@ def test_what_was_learned_and_lost_is_not_what_was_never_learned() -> None:
     assert base_rate(far_above) is None, "who knows nothing has a lower loss"
 
 
-def test_deltas_that_grew_as_a_run_diverged_are_not_its_cause() -> None:
-    def layers(first: float) -> list[LayerState]:
-        square = np.eye(2, dtype=np.float32)
-        return [
-            LayerState("layers", rms, np.zeros(2), np.zeros(2, bool), square, square[0])
-            for rms in (first, 1.0)
-        ]
+def growing(first: float) -> list[LayerState]:
+    """Two layers, the first of which gets so many times the error of the last."""
+    square = np.eye(2, dtype=np.float32)
+    return [
+        LayerState("layers", rms, np.zeros(2), np.zeros(2, bool), square, square[0]) for rms in (first, 1.0)
+    ]
 
+
+@pytest.mark.parametrize(
+    ("first", "loss", "is_found"), [(0.7, 3.0, False), (3.0, 3.0, True), (3.0, 0.5, False), (13.0, 0.5, True)]
+)
+def test_deltas_that_grow_a_little_are_why_a_run_knows_nothing(
+    first: float, loss: float, *, is_found: bool
+) -> None:
+    seen = replace(observed(*np.geomspace(300.0, loss, 12)), start=growing(first), end=growing(0.3))
+    assert (SYMPTOMS["exploding_gradient"](seen) is not None) == is_found
+    knows_its_own_rows_only = replace(seen, series=seen.series | {"val/loss": np.array([3.0])})
+    assert (SYMPTOMS["exploding_gradient"](knows_its_own_rows_only) is not None) == (first > 2)
+
+
+def test_deltas_that_grew_as_a_run_diverged_are_not_its_cause() -> None:
     exploding = SYMPTOMS["exploding_gradient"]
-    rests = replace(observed(*[1.0] * 10), start=layers(0.3), end=layers(100.0))
+    rests = replace(observed(*[1.0] * 10), start=growing(0.3), end=growing(100.0))
     at_its_end = exploding(rests)
     assert at_its_end is not None
     assert at_its_end.step == 100
     rises = replace(rests, series={"train/loss": np.arange(1.0, 11.0)})
     assert exploding(rises) is None
-    from_the_start = exploding(replace(rises, start=layers(100.0)))
+    from_the_start = exploding(replace(rises, start=growing(100.0)))
     assert from_the_start is not None
     assert from_the_start.step == 0
 
@@ -355,6 +368,22 @@ def test_few_steps_tell_nothing_of_what_many_neurons_can_fit(
     assert told == ([] if expected is None else [expected])
     if max_epochs == 20:
         assert SYMPTOMS["plateau"](seen) is None
+
+
+@pytest.mark.parametrize(
+    ("hidden", "symptom"), [([1], "underfitting"), ([8, 1], "underfitting"), ([2], "plateau")]
+)
+def test_a_single_neuron_that_knows_nothing_underfits(hidden: list[int], symptom: str) -> None:
+    run = observed(*[0.999] * 12)
+    seen = replace(
+        run,
+        steps_per_epoch=100,
+        series=run.series | {"train/accuracy": np.array([0.5])},
+        settings=replace(run.settings, hidden=hidden),
+        data=replace(run.data, neighbourhoods=Neighbourhoods(0.98, 0.0, 0.98)),
+    )
+    found = {name for name in ("underfitting", "plateau", "base_rate") if SYMPTOMS[name](seen)}
+    assert found == {symptom, "base_rate"}
 
 
 @pytest.mark.parametrize(

@@ -303,12 +303,9 @@ def overfitting(seen: Observations) -> Finding | None:
 def underfitting(seen: Observations) -> Finding | None:
     """The loss has settled where the network fits its own training rows worse than a simple rule would."""
     nearby, train = seen.data.neighbourhoods, seen.loss("train")
-    if (
-        nearby is None
-        or len(train) < SHORT
-        or not seen.progress() >= HARDLY_LEARNED
-        or _makes_few_steps(seen)
-    ):
+    # Through a single neuron no more can pass than two sides of a plane, which may be nothing; others may be on a saddle.
+    may_settle = seen.progress() >= HARDLY_LEARNED or 1 in seen.settings.hidden
+    if nearby is None or len(train) < SHORT or not may_settle or _makes_few_steps(seen):
         return None
     gap = (seen.last("val/loss") - train[-1]) / seen.base_loss
     if not missing(seen) >= BELOW or gap >= 2 * RISE:
@@ -330,7 +327,7 @@ def underfitting(seen: Observations) -> Finding | None:
     )
     return Finding(
         "underfitting",
-        "serious",
+        by_progress(seen),
         flat_since(seen, SETTLED),
         {**measured, "hidden_neurons": float(sum(seen.settings.hidden))},
     )

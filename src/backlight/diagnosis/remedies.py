@@ -12,7 +12,7 @@ from backlight.diagnosis.course import SHORT
 from backlight.diagnosis.data_symptoms import has_crowded, unscaled_features
 from backlight.diagnosis.finding import Finding
 from backlight.diagnosis.layer_symptoms import exploding_gradient
-from backlight.diagnosis.loss_symptoms import NEARLY_USUAL
+from backlight.diagnosis.loss_symptoms import MANY_NEURONS, NEARLY_USUAL
 from backlight.diagnosis.observations import Observations
 from backlight.diagnosis.remedy import Remedy
 
@@ -145,8 +145,16 @@ def _against_imbalance(seen: Observations) -> list[Remedy]:
 
 
 def _against_saddles(seen: Observations) -> list[Remedy]:
+    """Of few neurons first more, at a usual rate.
+
+    Of 64 networks of 1 to 16 neurons 55 are healthy then, and 26 with the usual rate or a bolder one alone, as most were
+    told; 47 come further by a twentieth of all there is to learn, and none less far.
+    """
+    has_few = sum(seen.settings.hidden) < MANY_NEURONS
+    more = [steps.at_usual_rate(seen, network.second_layer(seen))] if has_few else []
     steeper = [network.TANH] if seen.settings.activation == "sigmoid" else []
     return [
+        *more,
         *steps.usual_adam(seen),
         *steeper,
         steps.bolder_rate(seen),
