@@ -157,7 +157,7 @@ def exploding_gradient(seen: Observations) -> Finding | None:
                 "exploding_gradient",
                 _severity(seen),
                 step,
-                {"first_over_last_rms_delta": ratio},
+                {"first_over_last_rms_delta": ratio, "usual_at_most": enough},
                 moment[0].name,
             )
     return None

@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Final
 
 from backlight.diagnosis.finding import Finding
-from backlight.diagnosis.layer_symptoms import EXPLODED, VANISHED
+from backlight.diagnosis.layer_symptoms import VANISHED
 from backlight.diagnosis.loss_symptoms import DROWNED
 
 REASONS: Final[dict[str, tuple[str, ...]]] = {
@@ -25,7 +25,7 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     "saturated_neurons": ("{share_of_slopes_near_0:.0%} of the slopes there are below 0.05.",),
     "exploding_gradient": (
         "The deltas there are {first_over_last_rms_delta:.3g} times those of the output layer;"
-        f" up to {EXPLODED:g} times is usual.",
+        " up to {usual_at_most:g} times is usual.",
     ),
     "dead_units": ("{share:.0%} of the units there are silent on every row.",),
     "diverging": (

@@ -39,7 +39,7 @@ def lower_rate(seen: Observations) -> Remedy:
 
 def lower_rate_if_high(seen: Observations) -> list[Remedy]:
     """A lower rate, unless it is low already."""
-    return [] if seen.settings.lr <= seen.settings.usual_rate / 100 else [lower_rate(seen)]
+    return [] if seen.settings.rate_over_usual < NEARLY_USUAL else [lower_rate(seen)]
 
 
 def higher_rate(seen: Observations) -> Remedy:
