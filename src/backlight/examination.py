@@ -46,7 +46,7 @@ MOST_ROWS, FEWEST_ROWS = 2048, 256
 WORTH_ALL_ROWS = 2**27
 """Multiply-adds of a pass: of larger networks fewer rows are measured, so that it takes no time to speak of."""
 
-HASTY = 5  # epochs of patience, below which chance may have ended a run
+HASTY, FEW_STEPS = 5, 100  # epochs of patience, and steps in these, below which chance may have ended a run
 WORTH_FORKING = 16  # sets of rows to measure
 _data_states: WeakKeyDictionary[ClassificationData, DataState] = WeakKeyDictionary()
 
@@ -231,7 +231,7 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData, kept: 
         momentum=config["optimizer"].get("momentum", 0.0),
         weight_decay=config["optimizer"].get("weight_decay", 0.0),
         weighs_classes=config["loss"].get("class_weight") is not None,
-        stopped_hastily=_stopped_hastily(config, evidence.series),
+        stopped_hastily=_stopped_hastily(config, evidence.series, data.steps_per_epoch),
         kept_by_clipping=kept,
     )
 
@@ -251,7 +251,7 @@ def _as_it_is(config: Node) -> set[str]:
     }
 
 
-def _stopped_hastily(config: Node, series: Mapping[str, Floats]) -> bool:
+def _stopped_hastily(config: Node, series: Mapping[str, Floats], steps_per_epoch: int) -> bool:
     """Whether early stopping ended a run with little patience, or while the loss still fell by less than it asks for."""
     node = config["callbacks"].get("early_stopping")
     if node is None:
@@ -264,7 +264,8 @@ def _stopped_hastily(config: Node, series: Mapping[str, Floats]) -> bool:
     for loss in losses:
         best, waited = (loss, 0) if loss + abs(stopping.min_delta) < best else (best, waited + 1)
     is_its_end = waited >= max(1, stopping.patience)
-    return is_its_end and bool(stopping.patience < HASTY or losses[-1] == losses.min())
+    has_little = stopping.patience < max(HASTY, FEW_STEPS / steps_per_epoch)
+    return is_its_end and bool(has_little or losses[-1] == losses.min())
 
 
 def measure_rows(sets: Iterable[ClassificationData]) -> None:

@@ -510,6 +510,21 @@ def test_early_stopping_that_does_not_wait_is_at_fault(
         assert diagnosis(patient) == []
 
 
+def test_patience_of_a_few_steps_is_little(train: Train) -> None:
+    options = [
+        *QUICK,
+        "data=spirals",
+        "data.n_samples=600",
+        "data.batch_size=full",
+        "model.hidden=[128]",
+        "seed=1",
+    ]
+    options += ["optimizer=adam", "optimizer.lr=0.03", "callbacks=early_stopping", "trainer.max_epochs=100"]
+    run = train(*options)
+    assert 10 < run.summary["epochs"] < 100
+    assert [finding["symptom"] for finding in diagnosis(run)] == ["too_few_epochs"]
+
+
 def test_a_wrong_config_of_early_stopping_is_one_sentence(train: Train, call: Call) -> None:
     run = train(*QUICK, "data=moons", "callbacks=early_stopping")
     config = RunFolder(run.path).config

@@ -235,18 +235,19 @@ def learning_rate_too_low(seen: Observations) -> Finding | None:
 
 
 def too_few_epochs(seen: Observations) -> Finding | None:
-    """The loss was still falling, and far from its floor, when training ended."""
+    """Training ended far from where it might have led: while the loss still fell, or after few steps."""
     if not _ends_too_soon(seen) or learning_rate_too_low(seen) is not None or oscillating(seen) is not None:
         return None
+    fall, lacks = late_fall(seen), missing(seen)
     return Finding(
         "too_few_epochs",
         "warning" if seen.progress() >= HARDLY_LEARNED else "fatal",
         last_step(seen),
         {
-            "fall_in_the_last_fifth_over_base_rate_loss": late_fall(seen) / seen.base_loss,
+            **({"fall_in_the_last_fifth_over_base_rate_loss": fall / seen.base_loss} if fall > 0 else {}),
             "base_rate_loss": seen.base_loss,
             "progress": seen.progress(),
-            "accuracy_below_the_attainable_one": missing(seen),
+            **({"accuracy_below_the_attainable_one": lacks} if lacks >= BELOW else {}),
         },
     )
 
