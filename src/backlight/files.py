@@ -22,9 +22,6 @@ def whole_file(target: Path) -> Iterator[Path]:
     if not target.parent.is_dir():
         raise BacklightError(f"{target}: the folder {target.parent} does not exist; give one that does")
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
-    temporary.unlink(
-        missing_ok=True
-    )  # of a process of the same number that was killed; it may be a link to another file
     try:
         yield temporary
         temporary.replace(target)
@@ -42,15 +39,6 @@ def write_whole(target: Path, content: str | bytes | memoryview, *, wait: bool =
         file.flush()
         if wait:
             os.fsync(file.fileno())
-
-
-def link_whole(target: Path, source: Path) -> None:
-    """Make a file the same as another one, which `write_whole` wrote, without writing it again where links can be made."""
-    with whole_file(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:  # not every file system has links
-            temporary.write_bytes(source.read_bytes())
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]

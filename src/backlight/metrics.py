@@ -132,7 +132,7 @@ class EpochMeans:
         loss: from logits and targets to a mean.
     """
 
-    ENTRIES_AT_ONCE = 2**17  # logits: more do not fit into a core's cache, and take half as long again
+    ENTRIES_AT_ONCE = 2**17  # logits: more do not fit into a core's cache
 
     def __init__(self, loss: BinaryCrossEntropy) -> None:
         self.loss = loss

@@ -11,7 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from backlight.files import link_whole, write_whole
+from backlight.files import write_whole
 from backlight.run_folder import RunFolder
 
 SECONDS_BETWEEN_WRITES = 1.0
@@ -72,7 +72,7 @@ class Checkpoints(Checkpoint):
         if last is not None and last is not best:
             trainer.strategy.save_checkpoint(last, self.folder.checkpoint("last"))
         elif last is not None and trainer.is_global_zero:
-            link_whole(self.folder.checkpoint("last"), self.folder.checkpoint("best"))
+            write_whole(self.folder.checkpoint("last"), self.folder.checkpoint("best").read_bytes())
         self._unwritten = {}
         self._written = time.monotonic()
 

@@ -95,7 +95,7 @@ class Settings:
     optimizer that were set by hand would not fit the new one. `overrides`: the values that remedies may
     set, as overrides that would change nothing. `momentum`, `weight_decay`: 0 of optimizers that have none.
     `weighs_classes`: whether the loss weighs the classes. `stopped_hastily`: whether early stopping ended the run with
-    little patience, or while the loss still fell. `kept_by_clipping`: the share of the last gradient.
+    little patience, after few steps, or while the loss still fell. `kept_by_clipping`: the share of the last gradient.
     """
 
     optimizer: str
