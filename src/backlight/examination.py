@@ -46,7 +46,7 @@ MOST_ROWS, FEWEST_ROWS = 2048, 256
 WORTH_ALL_ROWS = 2**27
 """Multiply-adds of a pass: of larger networks fewer rows are measured, so that it takes no time to speak of."""
 
-HASTY, FEW_STEPS = 5, 100  # epochs of patience, and steps in all, below which chance may have ended a run
+HASTY_EPOCHS, HASTY_STEPS = 5, 100  # epochs of patience, and steps in all, below which chance may have ended a run
 WORTH_FORKING = 16  # sets of rows to measure
 _data_states: WeakKeyDictionary[ClassificationData, DataState] = WeakKeyDictionary()
 
@@ -264,7 +264,7 @@ def _stopped_hastily(config: Node, series: Mapping[str, Floats], steps_per_epoch
     for loss in losses:
         best, waited = (loss, 0) if loss + abs(stopping.min_delta) < best else (best, waited + 1)
     is_its_end = waited >= max(1, stopping.patience)
-    is_soon = stopping.patience < HASTY or len(losses) * steps_per_epoch < FEW_STEPS
+    is_soon = stopping.patience < HASTY_EPOCHS or len(losses) * steps_per_epoch < HASTY_STEPS
     return is_its_end and bool(is_soon or losses[-1] == losses.min())
 
 
