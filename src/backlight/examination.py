@@ -46,10 +46,9 @@ MOST_ROWS, FEWEST_ROWS = 2048, 256
 WORTH_ALL_ROWS = 2**27
 """Multiply-adds of a pass: of larger networks fewer rows are measured, so that it takes no time to speak of."""
 
-HASTY_EPOCHS, HASTY_STEPS = (
-    5,
-    100,
-)  # epochs of patience, and steps in all, below which chance may have ended a run
+HASTY_EPOCHS, HASTY_STEPS = 5, 100
+"""Of patience, and in all, below which chance may have ended a run."""
+
 WORTH_FORKING = 16  # sets of rows to measure
 _data_states: WeakKeyDictionary[ClassificationData, DataState] = WeakKeyDictionary()
 
