@@ -98,8 +98,8 @@ SAID: dict[str, tuple[list[float], dict[str, Any], str]] = {
             "data": {"neighbourhoods": Neighbourhoods(0.9, 0.0, 0.9)},
             "series": {"train/accuracy": np.array([0.7])},
         },
-        f"In the last fifth of the epochs it fell by 7.4% of 1, {KNOWING} Whoever goes by the rows nearest to each, or by a"
-        " polynomial, is right on 20% more of all.",
+        f"In the last fifth of the epochs it fell by 7.4% of 1, {KNOWING} Whoever goes by the nearest other rows, or by"
+        " a polynomial, is right on 20% more of the rows.",
     ),
     "plateau": ([0.999] * 12, {}, f"In the second half of the epochs it moved by 0.0% of 1, {KNOWING}"),
     "class_imbalance": (

@@ -246,6 +246,15 @@ def test_few_neurons_on_a_plateau_are_to_become_more() -> None:
         assert remedies(Finding("plateau", "fatal", 0, {}), seen)[0].overrides == wanted
 
 
+@pytest.mark.parametrize("symptom", ["exploding_gradient", "dead_units", "saturated_neurons"])
+def test_who_has_a_low_rate_is_not_told_a_lower_one(symptom: str) -> None:
+    run = observed(*[1.0] * 12)
+    for lr in (0.02, 0.1):
+        seen = replace(run, settings=replace(run.settings, lr=lr))
+        told = [remedy.overrides for remedy in remedies(Finding(symptom, "fatal", 0, {}), seen)]
+        assert (f"optimizer.lr={lr / 3:.2g}" in told) == (lr == 0.1)
+
+
 @pytest.mark.parametrize(
     "symptom", ["too_few_epochs", "learning_rate_too_low", "underfitting", "class_imbalance"]
 )

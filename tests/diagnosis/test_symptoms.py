@@ -370,18 +370,23 @@ def test_few_steps_tell_nothing_of_what_many_neurons_can_fit(
         assert SYMPTOMS["plateau"](seen) is None
 
 
+def of_a_known_border(run: Observations, hidden: list[int], accuracy: float) -> Observations:
+    """The run with so many neurons and this accuracy, on rows whose neighbours are right on 98 %, after many steps."""
+    return replace(
+        run,
+        steps_per_epoch=100,
+        series=run.series | {"train/accuracy": np.array([accuracy])},
+        settings=replace(run.settings, hidden=hidden),
+        data=replace(run.data, neighbourhoods=Neighbourhoods(0.98, 0.0, 0.98)),
+    )
+
+
 @pytest.mark.parametrize(
     ("hidden", "symptom"), [([1], "underfitting"), ([8, 1], "underfitting"), ([2], "plateau")]
 )
 def test_a_single_neuron_that_knows_nothing_underfits(hidden: list[int], symptom: str) -> None:
     run = observed(*[0.999] * 12)
-    seen = replace(
-        run,
-        steps_per_epoch=100,
-        series=run.series | {"train/accuracy": np.array([0.5])},
-        settings=replace(run.settings, hidden=hidden),
-        data=replace(run.data, neighbourhoods=Neighbourhoods(0.98, 0.0, 0.98)),
-    )
+    seen = of_a_known_border(run, hidden, 0.5)
     found = {name for name in ("underfitting", "plateau", "base_rate") if SYMPTOMS[name](seen)}
     assert found == {symptom, "base_rate"}
 
@@ -400,13 +405,7 @@ def test_many_neurons_are_not_said_to_be_too_few_while_the_loss_falls(
     hidden: list[int], pace: float, expected: set[str]
 ) -> None:
     run = observed(*np.linspace(0.9, 0.7, 16).tolist(), *(0.7 - pace / 4 * np.arange(1, 5)).tolist())
-    seen = replace(
-        run,
-        steps_per_epoch=100,
-        series=run.series | {"train/accuracy": np.array([0.7])},
-        settings=replace(run.settings, hidden=hidden),
-        data=replace(run.data, neighbourhoods=Neighbourhoods(0.98, 0.0, 0.98)),
-    )
+    seen = of_a_known_border(run, hidden, 0.7)
     assert {name for name in ("underfitting", "too_few_epochs") if SYMPTOMS[name](seen)} == expected
 
 

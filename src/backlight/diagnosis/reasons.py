@@ -53,8 +53,8 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     "too_few_epochs": (
         "In the last fifth of the epochs it fell by {fall_in_the_last_fifth_over_base_rate_loss:.1%} of"
         " {base_rate_loss:.3g}, the loss of knowing the class shares only.",
-        "Whoever goes by the rows nearest to each, or by a polynomial, is right on {accuracy_below_the_attainable_one:.0%}"
-        " more of all.",
+        "Whoever goes by the nearest other rows, or by a polynomial, is right on {accuracy_below_the_attainable_one:.0%}"
+        " more of the rows.",
     ),
     "plateau": (
         "In the second half of the epochs it moved by {relative_change_in_the_last_half:.1%} of {base_rate_loss:.3g}, the"
