@@ -426,7 +426,7 @@ class Large:
             "state": dict(zip(network.state_dict(), weights, strict=True)),
             "mean": torch.tensor(encoder["mean"]),
             "scale": torch.tensor(encoder["scale"]),
-            "names": [column["name"] for column in encoder["columns"]],
+            "names": encoder["columns"],
         }
         torch.save(saved, self.weights)
 

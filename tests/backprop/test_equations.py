@@ -104,10 +104,11 @@ def test_a_recorded_pass_changes_no_bit(
     model, x, y = network
     class_weight, _ = weights(y, weight)
     repeated = Backpropagation(model)
-    memory = PassMemory(repeated.backward_pass(x, y), room=9)
+    memory = PassMemory(repeated.backward_pass(x, y), room=10)
     passes: list[BackwardPass] = []
     results = []
-    for rows in (x, x.flip(0) * 2, x - 1, x[:1], x + 1, x[:1], x[:1], x[:1] + 1, x):
+    turned = x.mT.contiguous().mT
+    for rows in (x, x.flip(0) * 2, x - 1, turned, x[:1], x + 1, x[:1], x[:1], x[:1] + 1, x):
         expected = Backpropagation(model).backward_pass(rows, y[: len(rows)], class_weight)
         logits = repeated.differentiate(rows, y[: len(rows)], class_weight)
         found = repeated.last

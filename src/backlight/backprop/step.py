@@ -145,7 +145,8 @@ class Backpropagation:
         The second pass of a kind in a row is recorded, and from then on a CPU repeats that. Arguments are those of
         `backward_pass`.
         """
-        kind = x.shape, y.shape, batch_size, id(class_weight), torch.get_num_threads()
+        lies = x.stride() if isinstance(x, Tensor) else ()
+        kind = x.shape, lies, y.shape, y.stride(), batch_size, id(class_weight), torch.get_num_threads()
         is_second, self._kind = kind == self._kind, kind
         self._is_repeated = kind == self._taped
         if self._is_repeated:

@@ -24,14 +24,11 @@ GIVEN_MEMORY: dict[Any, Callable[..., Tensor]] = {
 QUICKER: dict[Any, Callable[..., Tensor]] = {
     aten.baddbmm.out: torch.baddbmm,
     aten.bmm.out: torch.bmm,
-    aten.detach.default: torch.detach,
     aten.div_.Tensor: Tensor.div_,
     aten.mul.out: torch.mul,
     aten.mul_.Tensor: Tensor.mul_,
     aten.sub_.Tensor: Tensor.sub_,
     aten.sum.IntList_out: torch.sum,
-    aten.transpose.int: torch.transpose,
-    aten.unsqueeze.default: torch.unsqueeze,
 }
 """Names of the same operations that take half as long to call."""
 
@@ -41,10 +38,11 @@ class Tape(TorchDispatchMode):
 
     It is to a CPU what a CUDA graph is to a GPU: around the operations of a small network Python takes longer than they
     do. What was there before, as the parameters, is read where it lies, and its views are taken once; the inputs may
-    be others each time. Nothing may be decided by the numbers in a tensor.
+    be others each time. Of what changes only those views are taken that something is computed with, each in one step.
+    Nothing may be decided by the numbers in a tensor.
 
     Args:
-        inputs: tensors, all others of their shapes each time.
+        inputs: tensors, all others of their shapes and strides each time.
 
     Raises:
         NotImplementedError: within it, something was computed that it cannot repeat.
@@ -54,11 +52,12 @@ class Tape(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._values: list[Tensor] = []
         """The inputs, and what is made anew of them each time."""
-        self._numbers: dict[int, int] = {}
-        """Where a tensor stands in these, by its id."""
-        self._calls: list[Callable[[], Any]] = []
-        self._results: list[int] = []
-        self._shown: list[int] = []
+        self._places: dict[int, tuple[int, Tensor]] = {}
+        """By its id a tensor that is one of these, or a view of one, and which."""
+        self._calls: list[tuple[Callable[[], Any], int | None]] = []
+        """In turn, and which of the values each makes anew."""
+        self._results: list[Callable[[], Tensor]] = []
+        self._shown: list[Callable[[], Tensor]] = []
         for tensor in inputs:
             self._add(tensor)
 
@@ -68,51 +67,54 @@ class Tape(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         given = [*args, *kwargs.values()]
-        is_of_values = any(id(each) in self._numbers for each in given)
         together = [each for some in given if isinstance(some, list | tuple) for each in some]
-        if any(id(each) in self._numbers for each in together):
+        if any(id(each) in self._places for each in together):
             raise NotImplementedError(f"{func}: no tape takes lists of what changes")
         is_view = any(returned.alias_info is not None for returned in func._schema.returns)
-        if is_view and not is_of_values and not func._schema.is_mutable:
-            return result
+        if is_view and not func._schema.is_mutable:
+            viewed = next((self._places[id(each)][0] for each in given if id(each) in self._places), None)
+            if viewed is None:
+                return result
+            if isinstance(result, Tensor) and _starts_alike(result, self._values[viewed]):
+                self._places[id(result)] = viewed, result
+                return result
         function = QUICKER.get(func, func)
         if func._schema.is_mutable:
-            self._calls.append(self._call(function, args, kwargs))
+            self._calls.append((self._call(function, args, kwargs), None))
         elif func in GIVEN_MEMORY:
-            self._calls.append(self._call(GIVEN_MEMORY[func], args, {**kwargs, "out": result}))
+            self._calls.append((self._call(GIVEN_MEMORY[func], args, {**kwargs, "out": result}), None))
         else:
             if not isinstance(result, Tensor):
                 raise NotImplementedError(f"{func}: a tape repeats what gives one tensor")
-            call = self._call(function, args, kwargs)
-            self._calls.append(partial(self._renew, self._add(result), call))
+            self._calls.append((self._call(function, args, kwargs), self._add(result)))
         return result
 
     def returns(self, results: Sequence[Tensor], shown: Sequence[Tensor] = ()) -> None:
         """End the recording with what `repeat` is to return, and what `shown` is."""
-        self._results, self._shown = (
-            [self._numbers[id(t)] if id(t) in self._numbers else self._add(t) for t in tensors]
-            for tensors in (results, shown)
-        )
-        self._numbers.clear()
+        self._results, self._shown = (list(map(self._reader, tensors)) for tensors in (results, shown))
+        self._places.clear()
 
     def shown(self) -> list[Tensor]:
         """What was computed last, good until the next time."""
-        return [self._values[number] for number in self._shown]
+        return [read() for read in self._shown]
 
     def repeat(self, *inputs: Tensor) -> list[Tensor]:
         """Compute the same of these; what it returns is good until the next time."""
-        self._values[: len(inputs)] = inputs
-        for call in self._calls:
-            call()
-        return [self._values[number] for number in self._results]
+        values = self._values
+        values[: len(inputs)] = inputs
+        for call, made in self._calls:
+            result = call()
+            if made is not None:
+                values[made] = result
+        return [read() for read in self._results]
 
     def _call(
         self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Callable[[], Any]:
         """Of this with the arguments of then, but for those that are made anew."""
         values, given = self._values, list(args)
-        changing = [(at, self._numbers[id(arg)]) for at, arg in enumerate(args) if id(arg) in self._numbers]
-        named = [(at, self._numbers[id(arg)]) for at, arg in kwargs.items() if id(arg) in self._numbers]
+        changing = [(at, self._number(arg)) for at, arg in enumerate(args) if id(arg) in self._places]
+        named = [(at, self._number(arg)) for at, arg in kwargs.items() if id(arg) in self._places]
         if not changing and not named:
             return partial(function, *args, **kwargs)
 
@@ -125,10 +127,36 @@ class Tape(TorchDispatchMode):
 
         return call
 
-    def _renew(self, number: int, call: Callable[[], Tensor]) -> None:
-        self._values[number] = call()
+    def _number(self, tensor: Tensor) -> int:
+        """Of one of the values; a view of one is a value too from when something is computed with it."""
+        viewed, _ = self._places[id(tensor)]
+        if _lies_alike(tensor, self._values[viewed]):
+            return viewed
+        read = self._reader(tensor)
+        number = self._add(tensor)
+        self._calls.append((read, number))
+        return number
+
+    def _reader(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """What gives this tensor as it is then."""
+        if id(tensor) not in self._places:
+            return lambda: tensor
+        values, (number, _) = self._values, self._places[id(tensor)]
+        if _lies_alike(tensor, values[number]):
+            return lambda: values[number]
+        shape, stride = tensor.shape, tensor.stride()
+        return lambda: values[number].as_strided(shape, stride)
 
     def _add(self, tensor: Tensor) -> int:
-        self._numbers[id(tensor)] = len(self._values)
+        number = len(self._values)
+        self._places[id(tensor)] = number, tensor
         self._values.append(tensor)
-        return len(self._values) - 1
+        return number
+
+
+def _starts_alike(view: Tensor, viewed: Tensor) -> bool:
+    return view.dtype == viewed.dtype and view.storage_offset() == viewed.storage_offset()
+
+
+def _lies_alike(view: Tensor, viewed: Tensor) -> bool:
+    return view.shape == viewed.shape and view.stride() == viewed.stride()

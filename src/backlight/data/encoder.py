@@ -135,7 +135,9 @@ class FeatureEncoder:
         """Plain data for a checkpoint."""
         usual = vars(Column("", "numeric"))
         columns = [
-            {
+            column.name  # of plain numbers there may be thousands
+            if column == Column(column.name, "numeric")
+            else {
                 key: value
                 for key, value in vars(column).items()
                 if key in ("name", "kind") or value != usual[key]
@@ -146,7 +148,8 @@ class FeatureEncoder:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> "FeatureEncoder":
-        return cls([Column(**column) for column in state["columns"]], state["mean"], state["scale"])
+        columns = [Column(c, "numeric") if isinstance(c, str) else Column(**c) for c in state["columns"]]
+        return cls(columns, state["mean"], state["scale"])
 
 
 def _spread(columns: list[Column], rows: NDArray[Any]) -> NDArray[Any]:
