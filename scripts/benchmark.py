@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from growth import DIMENSIONS, NOISE, TINY, USUAL, Point, growing, plot, point, slope
@@ -379,9 +380,17 @@ def treatment(repeats: int) -> None:
     By `treat.py` in at most eight attempts; and by who adds the first remedy that a run names to its command line, and
     so up to four times. Cured is what is called healthy and has come at least a fifth of the way from the base rate to
     perfect predictions closer to these, on validation rows; or what knows half of all there is to know, or as much as
-    a healthy run on the same rows.
+    a healthy run on the same rows. Rid of its illness, which is less, is what no longer shows what was planted.
     """
-    table = Table("planted", "runs", "cured", "and those that were not", "cured by first remedies", "and not")
+    table = Table(
+        "planted",
+        "runs",
+        "rid of it",
+        "cured",
+        "and those that were not",
+        "cured by first remedies",
+        "and not",
+    )
     here = Path.cwd()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -389,41 +398,53 @@ def treatment(repeats: int) -> None:
     ):
         os.chdir(folder)
         write_tables(Path(folder))
-        outcomes: dict[str, list[tuple[str, str]]] = {}
+        outcomes: dict[str, list[Outcome]] = {}
         for number, case in enumerate(planted("report")):
             if case.symptom is not None and case.symptom not in INCURABLE:
                 outcomes.setdefault(case.symptom, []).append(outcome(case, Clinic(Path(str(number)))))
         os.chdir(here)
     for symptom, of_it in outcomes.items():
-        cells = [symptom, str(len(of_it))]
-        for reasons in zip(*of_it, strict=True):
-            lost = [reason for reason in reasons if reason]
+        cells = [symptom, str(len(of_it)), str(sum(each.is_rid for each in of_it))]
+        for left in ([each.by_treatment for each in of_it], [each.by_remedies for each in of_it]):
+            lost = list(filter(None, left))
             cells += [str(len(of_it) - len(lost)), "; ".join(lost)]
         table.add_row(*cells)
     report.show(table)
     every = [each for of_it in outcomes.values() for each in of_it]
-    by_treatment, by_remedies = (
-        sum(not reason for reason in reasons) for reasons in zip(*every, strict=True)
+    report.note(
+        f"Of {len(every)} runs `treat.py` rids {sum(each.is_rid for each in every)} of what was planted. It cures "
+        f"{sum(not each.by_treatment for each in every)}, and first remedies {sum(not each.by_remedies for each in every)}."
     )
-    report.note(f"Of {len(every)} runs `treat.py` cures {by_treatment}, and first remedies {by_remedies}.")
 
 
-def outcome(case: Case, clinic: Clinic) -> tuple[str, str]:
-    """What treatment, and what first remedies leave of an illness: nothing, or the verdict and the progress."""
+class Outcome(NamedTuple):
+    """Of an illness: what treatment, and what first remedies left; nothing, or the verdict and the progress."""
+
+    by_treatment: str
+    by_remedies: str
+    is_rid: bool
+    """Whether the treated run shows no more what was planted."""
+
+
+def outcome(case: Case, clinic: Clinic) -> Outcome:
+    """Of the illness of a case."""
     sick = Patient.of(clinic.launch([case.overrides])[0])
     with get_console().capture():
         results = treated(sick, clinic, max_attempts=8), obedient(sick, clinic, times=4)
         well = [Patient.of(folder) for folder in clinic.launch(references(case))]
     before = sick.progress
-    reached = statistics.median([patient.progress for patient in well if patient.is_healthy] or [1.0])
+    healthy = [patient.progress for patient in well if patient.is_healthy]
+    reached = statistics.median(healthy or [1.0])
+    known = f"healthy runs {reached:.2f}" if healthy else "no healthy run known"
     treatment, remedies = (
         ""
         if result.is_healthy
         and result.progress >= min(0.5, max(0, before) + 0.2, reached - standard_error(result))
-        else f"{result.verdict} (progress {before:.2f} → {result.progress:.2f}, healthy runs {reached:.2f})"
+        else f"{result.verdict} (progress {before:.2f} → {result.progress:.2f}, {known})"
         for result in results
     )
-    return treatment, remedies
+    is_rid = case.symptom not in {finding.symptom for finding in results[0].diagnosis.findings}
+    return Outcome(treatment, remedies, is_rid)
 
 
 def standard_error(patient: Patient) -> float:
