@@ -209,6 +209,16 @@ def test_options_of_an_optimizer_forbid_another_one(symptom: str) -> None:
         assert not any("optimizer=" in overrides for overrides in given)
 
 
+@pytest.mark.parametrize("symptom", SYMPTOMS)
+def test_who_has_adamw_is_not_told_adam(symptom: str) -> None:
+    """Of whose gradient its decay would be a part, and another one."""
+    run = replace(observed(1.0, 0.9, 0.8), **moved(0.0))
+    for lr in (1e-4, 0.01, 1.0):
+        adamw = replace(run, settings=replace(run.settings, optimizer="adamw", lr=lr, weight_decay=0.01))
+        told = [remedy.overrides for remedy in remedies(Finding(symptom, "serious", 0, {}), adamw)]
+        assert not any("optimizer=adam" in overrides.split() for overrides in told)
+
+
 def test_what_was_too_large_before_the_first_step_is_blamed_before_the_rate() -> None:
     run = replace(observed(1.0), **moved(0.0))
     first_layer, *_ = run.start

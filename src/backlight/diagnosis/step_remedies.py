@@ -98,6 +98,7 @@ def without_clipping(seen: Observations) -> list[Remedy]:
     return [wanted] if seen.settings.kept_by_clipping < 1 / 3 else []
 
 
+ADAMS = ("adam", "adamw")
 ADAM = Remedy(
     "optimizer=adam optimizer.lr=0.01",
     "Adam scales each weight's step by its own gradients, so that small ones count as well.",
@@ -106,9 +107,9 @@ ADAM = Remedy(
 
 
 def usual_adam(seen: Observations) -> list[Remedy]:
-    """Adam at its usual rate, unless the run had it, or one within a factor of 3."""
+    """Adam at its usual rate; of a run that had it, or AdamW, that rate alone, unless its own was within a factor of 3."""
     usual, lr = USUAL_RATE["adam"], seen.settings.lr
-    if seen.settings.optimizer != "adam":
+    if seen.settings.optimizer not in ADAMS:
         return [ADAM]
     why = "A step of Adam is about as long as its rate, of which this is the usual one."
     is_usual = NEARLY_USUAL * usual <= lr <= 3 * usual
@@ -134,14 +135,14 @@ def at_usual_rate(seen: Observations, remedy: Remedy) -> Remedy:
     settings = seen.settings
     is_sigmoid = settings.activation == "sigmoid" and "model.activation" not in remedy.overrides
     is_deep = len(settings.hidden) >= DEEP and "model.hidden" not in remedy.overrides
-    is_other = settings.switchable and settings.optimizer != "adam"
+    is_other = settings.switchable and settings.optimizer not in ADAMS
     usual, why = USUAL_RATE["adam"] if is_other else settings.usual_rate, "and this rate is a usual one"
     if is_deep and not is_sigmoid:
         usual, why = usual / 3, "and so many layers bear this rate"
     return remedy.together(
         f"{'optimizer=adam ' if is_other else ''}optimizer.lr={two_digits(usual)}",
         why,
-        ADAM.source if is_other or settings.optimizer == "adam" else BENGIO,
+        ADAM.source if is_other or settings.optimizer in ADAMS else BENGIO,
     )
 
 
