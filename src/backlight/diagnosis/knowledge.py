@@ -25,6 +25,9 @@ NEAR = 0.05
 BELOW = 0.07
 """Of an accuracy beside that of the neighbours: beyond NEAR."""
 
+SURELY = 3
+"""Standard errors of an accuracy, beyond which it is no chance."""
+
 RARE = 0.1
 """Share of the rarest class times the number of classes over 2, below which accuracy hides it: of two classes, predicting
 the frequent one is then right on more than nine rows of ten."""
@@ -64,6 +67,15 @@ def is_unknowable(seen: Observations) -> bool:
     """Whether the neighbours of a row tell no more of its class than its share does, nor the contrary as in parity."""
     nearby = seen.data.neighbourhoods
     return nearby is not None and abs(nearby.attainable - seen.data.class_shares.max()) < TELLING
+
+
+def knows_the_little_there_is(seen: Observations) -> bool:
+    """Whether little can be known of the rows, as of many wrong labels, and the network knows that, of others too."""
+    if not (is_unknowable(seen) and knows_as_neighbours(seen)):
+        return False
+    most = seen.data.class_shares.max()
+    standard_error = math.sqrt(most * (1 - most) / max(1, seen.data.rows.get("val", 0)))
+    return bool(seen.last("val/accuracy") > most + SURELY * standard_error)
 
 
 def missing(seen: Observations) -> float:

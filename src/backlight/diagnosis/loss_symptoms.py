@@ -31,6 +31,7 @@ from backlight.diagnosis.knowledge import (
     is_blind,
     is_unknowable,
     knows_as_neighbours,
+    knows_the_little_there_is,
     missing,
 )
 from backlight.diagnosis.observations import Observations
@@ -338,6 +339,8 @@ def base_rate(seen: Observations) -> Finding | None:
     """The network knows little more than how frequent each class is."""
     if not seen.progress() < HARDLY_LEARNED or too_few_epochs(seen) is not None:
         return None
+    if knows_the_little_there_is(seen):
+        return None
     if seen.loss("train")[-1] > RISEN * max(seen.base_loss, math.log(2)):  # it is sure of what is wrong
         return None
     if len(seen.loss("train")) < min(5, seen.settings.max_epochs):  # it has hardly begun
@@ -356,7 +359,7 @@ def base_rate(seen: Observations) -> Finding | None:
 def _bears_longer_steps(seen: Observations) -> bool:
     """Whether steps along the last gradient that are many times longer would have been good ones, and not on a saddle."""
     # The longer step is the last to be asked for: it takes longer than all else.
-    if seen.progress() >= LEARNED or not seen.longer_step >= LONGER_STEP:
+    if seen.progress() >= LEARNED or knows_the_little_there_is(seen) or not seen.longer_step >= LONGER_STEP:
         return False
     gain = seen.longer_step_gain / seen.base_loss
     has_hardly_moved = abs(whole_fall(seen)) < FLAT * seen.base_loss
