@@ -23,6 +23,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from growth import DIMENSIONS, NOISE, TINY, USUAL, Point, growing, plot, point, slope
 from hydra import initialize_config_dir
@@ -413,7 +414,8 @@ def treatment(repeats: int) -> None:
     every = [each for of_it in outcomes.values() for each in of_it]
     report.note(
         f"Of {len(every)} runs `treat.py` rids {sum(each.is_rid for each in every)} of what was planted. It cures "
-        f"{sum(not each.by_treatment for each in every)}, and first remedies {sum(not each.by_remedies for each in every)}."
+        f"{sum(not each.by_treatment for each in every)}, and first remedies {sum(not each.by_remedies for each in every)}; "
+        f"on the rows of {sum(not each.is_known for each in every)} no healthy run is known."
     )
 
 
@@ -424,6 +426,8 @@ class Outcome(NamedTuple):
     by_remedies: str
     is_rid: bool
     """Whether the treated run shows no more what was planted."""
+    is_known: bool
+    """Whether a healthy run on the same rows is."""
 
 
 def outcome(case: Case, clinic: Clinic) -> Outcome:
@@ -444,7 +448,7 @@ def outcome(case: Case, clinic: Clinic) -> Outcome:
         for result in results
     )
     is_rid = case.symptom not in {finding.symptom for finding in results[0].diagnosis.findings}
-    return Outcome(treatment, remedies, is_rid)
+    return Outcome(treatment, remedies, is_rid, bool(healthy))
 
 
 def standard_error(patient: Patient) -> float:
@@ -482,36 +486,47 @@ SEARCHED = [
 
 
 def stop_sick(repeats: int) -> None:
-    """Which part of a random sweep's epochs `sweep.stop_sick=true` saves, and whether the best trial is the same."""
+    """Which part of a random sweep's epochs `sweep.stop_sick=true` saves, and whether the best trial is the same.
+
+    That is the one with the lowest validation loss: after the last epoch, and of `best.ckpt`.
+    """
     table = Table(
-        "space, seed", "trials", "epochs", "with stop_sick", "saved", "best val/loss", "with stop_sick"
-    )
-    saved = []
+        "space, seed", "trials", "epochs", "with stop_sick", "saved",
+        "best val/loss", "with stop_sick", "best of best.ckpt", "with stop_sick",
+    )  # fmt: skip
+    saved, same = [], []
     for space in SPACES:
         for seed in range(2000, 2000 + repeats):
-            (every, best), (some, kept) = (
+            (every, *best), (some, *kept) = (
                 searched([*SEARCHED, *space.split(), f"sweep.seed={seed}", *options])
                 for options in ([], ["sweep.stop_sick=true"])
             )
             saved.append(1 - some / every)
-            name = f"{space}, {seed}"
-            table.add_row(
-                name, "120", str(every), str(some), f"{saved[-1]:.0%}", f"{best:.5f}", f"{kept:.5f}"
-            )
+            same.append([stopped <= all_of_it for stopped, all_of_it in zip(kept, best, strict=True)])
+            losses = [f"{loss:.5f}" for pair in zip(best, kept, strict=True) for loss in pair]
+            table.add_row(f"{space}, {seed}", "120", str(every), str(some), f"{saved[-1]:.0%}", *losses)
     report.show(table)
-    report.note(f"saved in the mean: {statistics.mean(saved):.0%}")
+    last, lowest = map(sum, zip(*same, strict=True))
+    report.note(
+        f"Saved in the mean: {statistics.mean(saved):.0%}. Of {len(same)} sweeps {last} have the same best trial by the "
+        f"last epoch, and {lowest} by `best.ckpt`."
+    )
 
 
-def searched(options: list[str]) -> tuple[int, float]:
-    """The epochs of all trials of a sweep, and the best validation loss."""
+def searched(options: list[str]) -> tuple[int, float, float]:
+    """The epochs of all trials of a sweep, and the best validation loss: of last epochs, and of `best.ckpt`."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train.py"), "-m", *options, f"hydra.sweep.dir={folder}/sweep"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 3):  # 3: some trials failed
             raise SystemExit(done.stderr)
-        summaries = [json.loads(path.read_text()) for path in Path(folder).glob("sweep/*/summary.json")]
-    losses = [s["metrics"]["val/loss"] for s in summaries if s["status"] == "completed"]
-    return sum(summary["epochs"] for summary in summaries), min(losses)
+        summaries = {
+            path.parent: json.loads(path.read_text()) for path in Path(folder).glob("sweep/*/summary.json")
+        }
+        completed = [trial for trial, summary in summaries.items() if summary["status"] == "completed"]
+        lowest = [pd.read_csv(trial / "metrics.csv")["val/loss"].min() for trial in completed]
+    last = [summaries[trial]["metrics"]["val/loss"] for trial in completed]
+    return sum(summary["epochs"] for summary in summaries.values()), min(last), min(lowest)
 
 
 def quality(repeats: int) -> None:
