@@ -16,6 +16,7 @@ from backlight.assemble import Node, build_loss, build_network, early_stopping
 from backlight.backprop.activations import ACTIVATIONS
 from backlight.backprop.sparse import Rows
 from backlight.backprop.trace import Trace
+from backlight.callbacks.stop_hopeless import base_loss
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build
 from backlight.data.module import ClassificationData
@@ -24,7 +25,6 @@ from backlight.diagnosis.measure import (
     Networks,
     batch_signal,
     best_steps,
-    constant_loss,
     contradicted,
     data_state,
     first_non_finite,
@@ -34,7 +34,7 @@ from backlight.diagnosis.measure import (
 )
 from backlight.diagnosis.observations import DataState, Floats, LayerState, Observations, Settings, Start
 from backlight.errors import BacklightError, printable
-from backlight.loss import stacked_weights
+from backlight.loss import BinaryCrossEntropy, stacked_weights
 from backlight.model import SigmoidMLP
 from backlight.probabilities import labels_of, predicted, probabilities
 from backlight.processes import forked_map
@@ -105,7 +105,8 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
         for config, evidence, data in runs
     ]
     weights = sum(parameter.numel() for parameter in came_to[0])
-    x, y, class_weight = _rows(runs, min(MOST_ROWS, max(FEWEST_ROWS, WORTH_ALL_ROWS // weights)))
+    losses = [build(build_loss, config["loss"], "loss", data=data) for config, _, data in runs]
+    x, y, class_weight = _rows(runs, losses, min(MOST_ROWS, max(FEWEST_ROWS, WORTH_ALL_ROWS // weights)))
     activation = ACTIVATIONS[config["model"]["activation"]]
     end = Networks.of(came_to, activation)
     after = end.trace(x, y, class_weight)
@@ -125,7 +126,7 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
     longer_steps = cache(partial(best_steps, end, after, x, y, class_weight, rates))
     measured = zip(
         runs,
-        constant_loss(y, class_weight).tolist(),
+        [base_loss(data, loss) for (_, _, data), loss in zip(runs, losses, strict=True)],
         perfect_loss(y, class_weight).tolist(),
         starts,
         at_end,
@@ -138,8 +139,8 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
             _settings(config, evidence, data, kept[number]),
             evidence.series,
             data.steps_per_epoch,
-            base_loss,
-            floor_loss,
+            base,
+            floor,
             start.loss,
             start.layers,
             last,
@@ -156,8 +157,8 @@ def examine_kin(runs: Sequence[Run]) -> list[Observations]:
         )
         for number, (
             (config, evidence, data),
-            base_loss,
-            floor_loss,
+            base,
+            floor,
             start,
             last,
             of_batch,
@@ -174,15 +175,15 @@ def _starts(record: Trace, layers: Sequence[list[LayerState]]) -> list[Start]:
     return list(map(Start, record.loss.tolist(), layers))
 
 
-def _rows(runs: Sequence[Run], at_most: int) -> tuple[Rows, Tensor, Tensor | None]:
+def _rows(
+    runs: Sequence[Run], losses: Sequence[BinaryCrossEntropy], at_most: int
+) -> tuple[Rows, Tensor, Tensor | None]:
     """X and the targets y of the rows to measure on, `[runs, rows, ·]`, and the class weights `[runs, 1, classes]`."""
-    inputs, targets, losses = [], [], []
-    for config, _, data in runs:
-        loss = build(build_loss, config["loss"], "loss", data=data)
+    inputs, targets = [], []
+    for (_, _, data), loss in zip(runs, losses, strict=True):
         x, y = data.part("train")
         inputs.append(x[:at_most])
         targets.append(loss.targets(y[:at_most]))
-        losses.append(loss)
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     class_weight = stacked_weights(losses, len(runs[0][2].class_names))
     return torch.stack(tensors) if tensors else inputs[0][None], torch.stack(targets), class_weight

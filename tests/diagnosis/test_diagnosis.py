@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from sklearn.datasets import load_digits, make_classification, make_moons
+from sklearn.metrics import log_loss
 
 from backlight import early_warning
 from backlight.assemble import assemble
@@ -19,7 +20,7 @@ from backlight.config import plain, task_of
 from backlight.diagnosis.finding import Finding
 from backlight.diagnosis.remedies import REMEDIES
 from backlight.diagnosis.symptoms import SYMPTOMS
-from backlight.examination import Evidence
+from backlight.examination import Evidence, examine_kin
 from backlight.run_folder import RunFolder
 from tests.conftest import Call, TrainedRun
 from tests.test_tensorboard import events, events_in
@@ -532,3 +533,14 @@ def test_a_wrong_config_of_early_stopping_is_one_sentence(train: Train, call: Ca
     result = call("diagnose", "run=run")
     assert result.code == 2
     assert "callbacks.early_stopping.monitor=nothing: must be" in result.err
+
+
+def test_the_base_rate_is_that_of_all_rows_however_few_a_large_network_is_measured_on(tmp_path: Path) -> None:
+    large = ["data.n_samples=3000", "data.n_features=1100", "data.weights=[0.7]", "model.hidden=[500]"]
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = plain(task_of(compose("train", large)))
+    data = assemble(config, RunFolder(tmp_path)).data
+    data.setup()
+    seen = examine_kin([(config, Evidence.of(RunFolder(tmp_path)), data)])[0]
+    labels = data.part("train")[1].numpy()[:, 0]
+    assert seen.base_loss == pytest.approx(log_loss(labels, np.full(len(labels), labels.mean())))
