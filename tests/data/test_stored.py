@@ -32,6 +32,7 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setattr(stored, "STORED_VALUES", 0)
     monkeypatch.setattr(stored, "ROWS_AT_ONCE", 37)
     monkeypatch.setattr(stored, "ROWS_PER_MAPPING", 7)
+    monkeypatch.setattr(stored, "ROWS_PER_THREAD", 20)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
