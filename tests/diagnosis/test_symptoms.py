@@ -620,6 +620,30 @@ def test_who_knows_rare_rows_of_its_own_only_overfits_though_few_others_tell() -
         assert (SYMPTOMS["overfitting"](seen) is not None) == is_found
 
 
+@pytest.mark.parametrize(
+    ("train_accuracy", "val_accuracy", "val_loss", "is_found"),
+    [
+        (0.85, 0.52, 1.0, True),
+        (0.7, 0.52, 1.0, False),  # it has not learned its own rows either
+        (0.85, 0.6, 1.0, False),  # of 1,000 rows no chance
+        (0.85, 0.52, 0.9, False),  # it knows which are likelier
+    ],
+)
+def test_who_tells_the_classes_of_its_own_rows_only_overfits_though_soft_targets_keep_the_loss_high(
+    train_accuracy: float, val_accuracy: float, val_loss: float, *, is_found: bool
+) -> None:
+    run = observed(1.0, 0.99, 0.97)
+    measured = {
+        "val/loss": np.array([1.0, 1.0, val_loss]),
+        "train/accuracy": np.array([train_accuracy]),
+        "val/accuracy": np.array([val_accuracy]),
+    }
+    data = replace(run.data, rows={"train": 3000, "val": 1000})
+    finding = SYMPTOMS["overfitting"](replace(run, series=run.series | measured, data=data))
+    assert (finding is not None) == is_found
+    assert finding is None or (finding.severity, finding.evidence["most_frequent_share"]) == ("serious", 0.5)
+
+
 @given(st.floats(0.0, 0.5), st.integers(1, 10_000))
 def test_rows_of_weighed_classes_tell_as_much_as_so_many_of_equal_weight(rarest: float, rows: int) -> None:
     run = observed(1.0, 0.9)

@@ -46,10 +46,22 @@ def has_learned(seen: Observations) -> bool:
 
 
 def is_blind(seen: Observations) -> bool:
-    """Whether the network has learned its own rows, and of others knows less than the class shares."""
+    """Whether the network has learned its own rows, and of others knows less than the class shares, or surely no more."""
     # Few rare rows decide a weighed loss; where the neighbours know more of each class too, less will do.
     knows_less = seen.settings.weighs_classes and missing(seen) >= BELOW
-    return seen.progress() >= (HARDLY_LEARNED if knows_less else LEARNED) and seen.progress("val") < 0
+    if seen.progress() >= (HARDLY_LEARNED if knows_less else LEARNED) and seen.progress("val") < 0:
+        return True
+    most = seen.data.class_shares.max()
+    # A loss of soft targets hardly falls before training ends.
+    tells_its_own = seen.last("train/accuracy") - most >= LEARNED * (1 - most)
+    return bool(tells_its_own) and seen.progress("val") < HARDLY_LEARNED and not surely_tells_others(seen)
+
+
+def surely_tells_others(seen: Observations) -> bool:
+    """Whether the network is right on more of the rows held out than one that always names the most frequent class."""
+    most = seen.data.class_shares.max()
+    standard_error = math.sqrt(most * (1 - most) / max(1, seen.data.rows.get("val", 0)))
+    return bool(seen.last("val/accuracy") > most + SURELY * standard_error)
 
 
 def is_harmless(seen: Observations) -> bool:
@@ -71,11 +83,7 @@ def is_unknowable(seen: Observations) -> bool:
 
 def knows_the_little_there_is(seen: Observations) -> bool:
     """Whether little can be known of the rows, as of many wrong labels, and the network knows that, of others too."""
-    if not (is_unknowable(seen) and knows_as_neighbours(seen)):
-        return False
-    most = seen.data.class_shares.max()
-    standard_error = math.sqrt(most * (1 - most) / max(1, seen.data.rows.get("val", 0)))
-    return bool(seen.last("val/accuracy") > most + SURELY * standard_error)
+    return is_unknowable(seen) and knows_as_neighbours(seen) and surely_tells_others(seen)
 
 
 def missing(seen: Observations) -> float:

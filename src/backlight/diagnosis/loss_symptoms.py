@@ -33,6 +33,7 @@ from backlight.diagnosis.knowledge import (
     knows_as_neighbours,
     knows_the_little_there_is,
     missing,
+    surely_tells_others,
 )
 from backlight.diagnosis.observations import Observations
 
@@ -279,7 +280,7 @@ def plateau(seen: Observations) -> Finding | None:
 
 
 def overfitting(seen: Observations) -> Finding | None:
-    """The validation loss rises while the training loss falls, or ends far above it."""
+    """The network learns its own rows and others less: the validation loss rises or stays where the training loss falls."""
     train, val = seen.loss("train"), seen.loss("val")
     if len(val) < 3 or len(train) != len(val):
         return None
@@ -292,14 +293,26 @@ def overfitting(seen: Observations) -> Finding | None:
     # Who stops as soon as it rises has lost what a few epochs do.
     unlearns = has_learned_any and rise >= UNLEARNED * known and not seen.settings.stopped_hastily
     blind = is_blind(seen)
+    tells_none = blind and "val/accuracy" in seen.series and not surely_tells_others(seen)
     if not (rises or (unlearns and _has_turned(seen)) or _is_apart(seen) or blind):
         return None
     return Finding(
         "overfitting",
         "serious" if rise > 3 * RISE or blind else "warning",
         (lowest + 1) * seen.steps_per_epoch,
-        {"val_loss": float(val[-1]), "lowest_val_loss": float(val[lowest]), "train_loss": float(train[-1])},
+        {
+            "val_loss": float(val[-1]),
+            "lowest_val_loss": float(val[lowest]),
+            "train_loss": float(train[-1]),
+            **(_what_it_knows(seen) if tells_none else {}),
+        },
     )
+
+
+def _what_it_knows(seen: Observations) -> dict[str, float | str]:
+    """Of its own rows and of others, beside the most frequent class."""
+    accuracies = {f"{part}_accuracy": seen.last(f"{part}/accuracy") for part in ("train", "val")}
+    return {**accuracies, "most_frequent_share": float(seen.data.class_shares.max())}
 
 
 def underfitting(seen: Observations) -> Finding | None:

@@ -77,6 +77,8 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     "overfitting": (
         "The validation loss was {lowest_val_loss:.3g} at its lowest and ends at {val_loss:.3g}; the training loss ends at"
         " {train_loss:.3g}.",
+        "It is right on {train_accuracy:.0%} of its own rows and on {val_accuracy:.0%} of others, where always naming the"
+        " most frequent class is right on {most_frequent_share:.0%}: what it learned holds for its own rows only.",
     ),
     "label_noise": (
         "Neighbours contradict {share_of_labels_that_other_rows_contradict:.0%} of the labels where they agree best, the"
