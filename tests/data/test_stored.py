@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from backlight.assemble import build_data
 from backlight.backprop.sparse import SparseRows
+from backlight.callbacks.stop_hopeless import base_loss
 from backlight.data import stored
 from backlight.data.batches import BlockShuffle, TrainingBatches
 from backlight.data.encoder import FeatureEncoder
@@ -22,6 +23,7 @@ from backlight.data.module import ClassificationData
 from backlight.data.source import PARTS, Standardize
 from backlight.data.stored import StoredRows, StoredTable, stored_table
 from backlight.errors import BacklightError
+from backlight.loss import BinaryCrossEntropy
 from tests.conftest import Call, TrainedRun
 
 Train = Callable[..., TrainedRun]
@@ -113,6 +115,12 @@ def test_rows_that_are_read_together_lie_in_few_blocks() -> None:
     window = shuffle.order()[: 8 * blocks]
     assert len((window // 8).unique()) == blocks
     assert (window[1:] // 8 != window[:-1] // 8).float().mean() > 0.9
+
+
+def test_the_base_rate_is_that_of_all_rows_where_a_file_is_sorted_by_class(tmp_path: Path) -> None:
+    arrays(tmp_path, rows=40_000)
+    node = {"source": "arrays", "path": str(tmp_path / "x.npy"), "labels": str(tmp_path / "y.npy")}
+    assert base_loss(module(node), BinaryCrossEntropy()) == pytest.approx(np.log(2), abs=1e-3)
 
 
 @pytest.mark.parametrize("standardize", [True, "quantile"])
