@@ -327,24 +327,26 @@ def test_label_noise_is_what_neighbours_and_the_network_contradict(
 
 
 @pytest.mark.parametrize(
-    ("attainable", "train", "val", "symptoms"),
+    ("attainable", "train", "val", "val_loss", "symptoms"),
     [
-        (0.58, 0.6, 0.6, set()),
-        (0.58, 0.57, 0.6, {"base_rate", "learning_rate_too_low"}),
-        (0.58, 0.6, 0.54, {"base_rate", "learning_rate_too_low"}),  # of 400 rows that is chance
-        (0.65, 0.66, 0.66, {"base_rate", "learning_rate_too_low"}),  # there may be more to know
-        (0.58, 0.6, None, {"base_rate", "learning_rate_too_low"}),
+        (0.58, 0.6, 0.6, 1.0, set()),
+        (0.58, 0.57, 0.6, 1.0, {"base_rate", "learning_rate_too_low"}),
+        (0.58, 0.6, 0.54, 1.0, {"base_rate", "learning_rate_too_low"}),  # of 400 rows that is chance
+        (0.58, 0.6, 0.54, 0.95, set()),  # which its loss is not
+        (0.65, 0.66, 0.66, 0.95, {"base_rate", "learning_rate_too_low"}),  # there may be more to know
+        (0.58, 0.6, None, None, {"base_rate", "learning_rate_too_low"}),
     ],
 )
 def test_who_knows_the_little_there_is_need_not_learn_more(
-    attainable: float, train: float, val: float | None, symptoms: set[str]
+    attainable: float, train: float, val: float | None, val_loss: float | None, symptoms: set[str]
 ) -> None:
     run = observed(*np.linspace(1.0, 0.97, 12))
     run.series["train/accuracy"] = np.array([train])
-    if val is not None:
-        run.series["val/accuracy"] = np.array([val])
+    if val is not None and val_loss is not None:
+        run.series.update({"val/accuracy": np.array([val]), "val/loss": np.array([val_loss])})
     nearby = Neighbourhoods(attainable, 0.4, attainable)
-    data = replace(run.data, rows={"train": 3200, "val": 400}, neighbourhoods=nearby)
+    rows = {"train": 3200} if val is None else {"train": 3200, "val": 400}
+    data = replace(run.data, rows=rows, neighbourhoods=nearby)
     seen = replace(run, data=data, measure_longer_step=lambda: (30.0, 0.03))
     assert {name for name in ("base_rate", "learning_rate_too_low") if SYMPTOMS[name](seen)} == symptoms
 

@@ -58,10 +58,17 @@ def is_blind(seen: Observations) -> bool:
 
 
 def surely_tells_others(seen: Observations) -> bool:
-    """Whether the network is right on more of the rows held out than one that always names the most frequent class."""
-    most = seen.data.class_shares.max()
-    standard_error = math.sqrt(most * (1 - most) / max(1, seen.data.rows.get("val", 0)))
-    return bool(seen.last("val/accuracy") > most + SURELY * standard_error)
+    """Whether the network is right on more of the rows held out than one that always names the most frequent class.
+
+    Or their loss is lower than its own. Where outputs lie near the shares, a gain of g nats has a standard error of √(2g/n)
+    over n rows, as the ratio of two likelihoods has.
+    """
+    most, rows = seen.data.class_shares.max(), max(1.0, seen.telling_rows)
+    gain = seen.base_loss - seen.last("val/loss")
+    return bool(
+        seen.last("val/accuracy") > most + SURELY * math.sqrt(most * (1 - most) / rows)
+        or gain > 2 * SURELY**2 / rows
+    )
 
 
 def is_harmless(seen: Observations) -> bool:

@@ -210,7 +210,7 @@ class Observations:
 
         Kish 1965, Survey Sampling: `(Σw)² / Σw²`, where each class weighs as much.
         """
-        rows, shares = self.data.rows["val"], self.data.class_shares
+        rows, shares = self.data.rows.get("val", 0), self.data.class_shares
         if not self.settings.weighs_classes:
             return rows
         nonzero = shares.clip(min=1e-12)  # a class may have no training rows
