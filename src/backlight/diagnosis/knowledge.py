@@ -46,7 +46,7 @@ def has_learned(seen: Observations) -> bool:
 
 
 def is_blind(seen: Observations) -> bool:
-    """Whether the network has learned its own rows, and of others knows less than the class shares, or surely no more."""
+    """Whether the network has learned its own rows, and of others knows less than the class shares, or not surely more."""
     # Few rare rows decide a weighed loss; where the neighbours know more of each class too, less will do.
     knows_less = seen.settings.weighs_classes and missing(seen) >= BELOW
     if seen.progress() >= (HARDLY_LEARNED if knows_less else LEARNED) and seen.progress("val") < 0:
@@ -58,10 +58,10 @@ def is_blind(seen: Observations) -> bool:
 
 
 def surely_tells_others(seen: Observations) -> bool:
-    """Whether the network is right on more of the rows held out than one that always names the most frequent class.
+    """Whether of the rows held out the network surely knows more than the class shares, by its accuracy or its loss.
 
-    Or their loss is lower than its own. Where outputs lie near the shares, a gain of g nats has a standard error of √(2g/n)
-    over n rows, as the ratio of two likelihoods has.
+    Where outputs lie near the shares, a loss that is lower by g nats has a standard error of √(2g/n) over n rows, as the
+    ratio of two likelihoods has.
     """
     most, rows = seen.data.class_shares.max(), max(1.0, seen.telling_rows)
     gain = seen.base_loss - seen.last("val/loss")
