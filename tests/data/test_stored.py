@@ -27,15 +27,22 @@ from backlight.loss import BinaryCrossEntropy
 from tests.conftest import Call, TrainedRun
 
 Train = Callable[..., TrainedRun]
+PEAK_RESET = Path("/proc/self/clear_refs")
 
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(stored, "STORED_VALUES", 0)
     monkeypatch.setattr(stored, "ROWS_AT_ONCE", 37)
-    monkeypatch.setattr(stored, "ROWS_PER_MAPPING", 7)
+    monkeypatch.setattr(stored, "MAPPED_BYTES", 112)
     monkeypatch.setattr(stored, "ROWS_PER_THREAD", 20)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def peak_memory() -> int:
+    """Of this process, in bytes, since it was reset."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def arrays(folder: Path, rows: int = 200, dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +103,26 @@ def test_reads_what_indexing_in_memory_gives(
     if part.step is None or part.step > 0:
         assert torch.equal(rows[part], expected[part])
     assert torch.equal(rows.take(np.array([3, 1]))[:], expected[[3, 1]])
+
+
+@pytest.mark.skipif(
+    not PEAK_RESET.exists(), reason="the system does not tell the peak of a process's memory anew"
+)
+def test_few_rows_far_from_each_other_bring_little_of_the_file_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # what is mapped at a time
+    path = tmp_path / "a.npy"
+    np.lib.format.open_memmap(path, "w+", np.float32, (4_000_000, 28))  # 450 MB, none of which is on disk
+    with path.open("rb") as file:
+        while file.read(2**24):  # so that the system holds it in large pieces
+            pass
+    rows = StoredRows(path, np.random.default_rng(0).permutation(4_000_000)[:8192])
+    rows[:100]
+    PEAK_RESET.write_text("5")
+    before = peak_memory()
+    assert not rows[:].any()
+    assert peak_memory() - before < 2**24
 
 
 @settings(max_examples=30, deadline=None)
