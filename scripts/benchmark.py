@@ -5,7 +5,6 @@ that is slower for a while is slower for both sides.
 """
 
 import argparse
-import json
 import math
 import multiprocessing
 import os
@@ -23,7 +22,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 import torch
 from growth import DIMENSIONS, NOISE, TINY, USUAL, Point, growing, plot, point, slope
 from hydra import initialize_config_dir
@@ -53,6 +51,7 @@ from speed import (
 from training_alone import RATES, population_seconds, scikit_learn_seconds
 
 from backlight.command import config_folder
+from backlight.sweep.leaderboard import Leaderboard
 from backlight.treat import Clinic, Patient, treated
 
 ROOT = Path(__file__).parents[1]
@@ -488,45 +487,40 @@ SEARCHED = [
 def stop_sick(repeats: int) -> None:
     """Which part of a random sweep's epochs `sweep.stop_sick=true` saves, and whether the best trial is the same.
 
-    That is the one with the lowest validation loss: after the last epoch, and of `best.ckpt`.
+    That is the one with the lowest validation loss, as in the leaderboard.
     """
     table = Table(
         "space, seed", "trials", "epochs", "with stop_sick", "saved",
-        "best val/loss", "with stop_sick", "best of best.ckpt", "with stop_sick",
+        "best trial", "its val/loss", "with stop_sick", "its val/loss",
     )  # fmt: skip
     saved, same = [], []
     for space in SPACES:
         for seed in range(2000, 2000 + repeats):
-            (every, *best), (some, *kept) = (
+            found = [
                 searched([*SEARCHED, *space.split(), f"sweep.seed={seed}", *options])
                 for options in ([], ["sweep.stop_sick=true"])
-            )
+            ]
+            (every, best, _), (some, kept, _) = found
             saved.append(1 - some / every)
-            same.append([stopped <= all_of_it for stopped, all_of_it in zip(kept, best, strict=True)])
-            losses = [f"{loss:.5f}" for pair in zip(best, kept, strict=True) for loss in pair]
-            table.add_row(f"{space}, {seed}", "120", str(every), str(some), f"{saved[-1]:.0%}", *losses)
+            same.append(kept == best)
+            trials = [text for _, trial, loss in found for text in (str(trial), f"{loss:.5f}")]
+            table.add_row(f"{space}, {seed}", "120", str(every), str(some), f"{saved[-1]:.0%}", *trials)
     report.show(table)
-    last, lowest = map(sum, zip(*same, strict=True))
     report.note(
-        f"Saved in the mean: {statistics.mean(saved):.0%}. Of {len(same)} sweeps {last} have the same best trial by the "
-        f"last epoch, and {lowest} by `best.ckpt`."
+        f"Saved in the mean: {statistics.mean(saved):.0%}. Of {len(same)} sweeps {sum(same)} have the same best trial."
     )
 
 
-def searched(options: list[str]) -> tuple[int, float, float]:
-    """The epochs of all trials of a sweep, and the best validation loss: of last epochs, and of `best.ckpt`."""
+def searched(options: list[str]) -> tuple[int, int, float]:
+    """The epochs of all trials of a sweep, its best trial and the validation loss of that."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train.py"), "-m", *options, f"hydra.sweep.dir={folder}/sweep"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 3):  # 3: some trials failed
             raise SystemExit(done.stderr)
-        summaries = {
-            path.parent: json.loads(path.read_text()) for path in Path(folder).glob("sweep/*/summary.json")
-        }
-        completed = [trial for trial, summary in summaries.items() if summary["status"] == "completed"]
-        lowest = [pd.read_csv(trial / "metrics.csv")["val/loss"].min() for trial in completed]
-    last = [summaries[trial]["metrics"]["val/loss"] for trial in completed]
-    return sum(summary["epochs"] for summary in summaries.values()), min(last), min(lowest)
+        board = Leaderboard.read(Path(folder, "sweep"))
+    best = board.best[0]
+    return sum(row["epochs"] for row in board.rows), best["trial"], best[board.metric]
 
 
 def quality(repeats: int) -> None:

@@ -79,7 +79,7 @@ def test_run_folder(train: Train) -> None:
     assert summary["device"] == ("cuda:0" if torch.cuda.is_available() else "cpu")
     rows = metrics_of(run.path)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
-    assert rows[-1]["val/loss"] == summary["metrics"]["val/loss"]
+    assert min(row["val/loss"] for row in rows) == summary["metrics"]["val/loss"]
     assert {"test/accuracy", "test/loss", "test/auroc", "train/loss", "val/f1"} <= summary["metrics"].keys()
     assert "tensorboard --logdir 'run'" in run.result.out
     assert f"{summary['metrics']['test/loss']:.4f}" in run.result.out
@@ -90,7 +90,10 @@ def test_best_is_the_epoch_of_lowest_validation_loss(train: Train) -> None:
     losses = [row["val/loss"] for row in metrics_of(run.path)]
     best = torch.load(run.path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == int(np.argmin(losses))
-    assert f"tested       best.ckpt, of epoch {best['epoch'] + 1} of 15\n" in run.result.out
+    assert f"metrics      of best.ckpt, of epoch {best['epoch'] + 1} of 15\n" in run.result.out
+    assert best["epoch"] < 14
+    for name, value in metrics_of(run.path)[best["epoch"]].items():
+        assert name in ("epoch", "step") or run.summary["metrics"][name] == value
 
 
 def test_same_config_gives_the_same_bits_and_another_seed_does_not(train: Train) -> None:

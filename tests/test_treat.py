@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from backlight.command import config_folder
 from backlight.diagnose import Diagnosis
 from backlight.diagnosis.finding import Finding
+from backlight.examination import read_series
 from backlight.recipe import Recipe, compose
 from backlight.run_folder import RunFolder
 from backlight.treat import Patient
@@ -120,8 +121,8 @@ def test_a_run_is_worth_what_its_best_checkpoint_is(train: Train, call: Call, tm
     assert before is not None
     best = dict(re.findall(r"(\w+) +│ +([\d.]+)", call("evaluate", "run=run", "part=val").out))
     assert [float(value) for value in before.groups()] == [float(best[name]) for name in ("loss", "accuracy")]
-    last = json.loads((tmp_path / "run/summary.json").read_text())["metrics"]
-    assert last["val/loss"] > float(best["loss"]) + 0.01
+    last = read_series(tmp_path / "run/metrics.csv")["val/loss"][-1]
+    assert last > float(best["loss"]) + 0.01
 
 
 def test_who_no_longer_misses_a_rare_class_is_kept_though_its_weighted_loss_looks_worse(

@@ -309,6 +309,16 @@ def read_series(path: Path) -> dict[str, Floats]:
         raise BacklightError(f"{path}: not the metrics of a run: {error}") from error
 
 
+def best_epoch(series: Mapping[str, Floats]) -> int:
+    """The index of the epoch that `best.ckpt` keeps, in what `read_series` returns: that of the lowest validation loss, or
+    the last where no rows are held out.
+
+    Raises:
+        ValueError: no validation loss is a number.
+    """
+    return int(np.nanargmin(series["val/loss"])) if "val/loss" in series else -1
+
+
 def _rates(optimizer: Node, series: dict[str, Floats], kept: float) -> Tensor:
     """`[2]`: what the optimizer's last steps multiplied gradients, and their signs, with."""
     rates = series.get("lr", np.empty(0))

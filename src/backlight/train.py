@@ -4,7 +4,6 @@ import logging
 import signal
 from typing import Any
 
-import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -20,7 +19,7 @@ from backlight.config import as_typed, plain, task_of
 from backlight.diagnose import Diagnosis
 from backlight.early_warning import EarlyWarning
 from backlight.errors import BacklightError
-from backlight.examination import Evidence, read_series
+from backlight.examination import Evidence, best_epoch, read_series
 from backlight.metrics import number
 from backlight.processes import leave_the_terminal_to_us
 from backlight.resume import reopen
@@ -74,7 +73,7 @@ def fit_and_test(
 ) -> Diagnosis:
     """Train to the last epoch, test the best checkpoint and look for what ails the run.
 
-    The last value of every metric and the diagnosis go into the summary.
+    Every metric of the epoch that `best.ckpt` keeps, and the diagnosis, go into the summary.
     """
     data, classifier, trainer = experiment.data, experiment.classifier, experiment.trainer
     summary["device"] = str(trainer.strategy.root_device)
@@ -88,7 +87,8 @@ def fit_and_test(
             weights_only=True,
         )
         # From the file: a run that was killed after its last epoch trains none now.
-        metrics = {name: float(values[-1]) for name, values in read_series(folder.metrics).items()}
+        series = read_series(folder.metrics)
+        metrics = {name: float(values[best_epoch(series)]) for name, values in series.items()}
         if data.has("test"):
             trainer.test(
                 classifier, data, ckpt_path=folder.checkpoint("best"), weights_only=True, verbose=False
@@ -140,12 +140,11 @@ def show(metrics: dict[str, float], diagnosis: Diagnosis, folder: RunFolder) -> 
             log.info("%s %.6f", name, value)
     console = get_console()
     console.print(table)
-    losses = read_series(folder.metrics).get("val/loss")
-    if part == "test" and losses is not None:
+    series = read_series(folder.metrics)
+    if "val/loss" in series:
         # The verdict is of the whole run, which may have lost what it knew then.
-        console.print(
-            f"tested       best.ckpt, of epoch {np.nanargmin(losses) + 1} of {len(losses)}", highlight=False
-        )
+        kept = f"of epoch {best_epoch(series) + 1} of {len(series['val/loss'])}"
+        console.print(f"metrics      of best.ckpt, {kept}", highlight=False)
     show_verdict(diagnosis)
     lines = f"run folder   {folder.shown}\nTensorBoard  tensorboard --logdir '{folder.shown}'"
     console.print(lines, soft_wrap=True, highlight=False, markup=False)

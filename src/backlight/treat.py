@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.global_hydra import GlobalHydra
@@ -22,6 +21,7 @@ from backlight.diagnosis.finding import Finding
 from backlight.diagnosis.knowledge import has_rare_class
 from backlight.diagnosis.objective_remedies import UNTIL_IT_RISES
 from backlight.errors import BacklightError
+from backlight.examination import best_epoch
 from backlight.ranges import Count
 from backlight.recipe import Recipe
 from backlight.run_folder import RunFolder
@@ -71,17 +71,16 @@ class Patient:
         return len(self.diagnosis.seen.loss("val")) > 0
 
     @property
-    def epoch(self) -> int:
-        """That of `best.ckpt`: of the lowest validation loss, or the last where no rows are held out."""
-        return int(np.nanargmin(self.diagnosis.seen.series["val/loss"])) if self.holds_out else -1
-
-    @property
     def loss(self) -> float:
         """Of `best.ckpt`, on the validation rows or, where there are none, the training rows; infinite if the run failed."""
         seen = self.diagnosis.seen
         if seen.error is not None or not len(seen.loss("train")):
             return math.inf
-        return float(seen.series["val/loss"][self.epoch]) if self.holds_out else seen.last("train/loss")
+        return (
+            float(seen.series["val/loss"][best_epoch(seen.series)])
+            if self.holds_out
+            else seen.last("train/loss")
+        )
 
     @property
     def progress(self) -> float:
@@ -102,7 +101,7 @@ class Patient:
             math.isfinite(self.loss) and self.holds_out and balanced is not None and has_rare_class(seen)
         ):
             return 1 - self.progress
-        return float(1 - balanced[self.epoch]) / (1 - 1 / len(seen.data.class_shares))
+        return float(1 - balanced[best_epoch(seen.series)]) / (1 - 1 / len(seen.data.class_shares))
 
     @property
     def illness(self) -> tuple[int, float]:
@@ -280,7 +279,7 @@ def _state(patient: Patient) -> str:
     for name in ["accuracy", *(["balanced_accuracy"] if has_rare_class(seen) else [])]:
         values = seen.series.get(f"val/{name}")
         if patient.holds_out and values is not None:
-            told.append(f"{name.replace('_', ' ')} {values[patient.epoch]:.4g}")
+            told.append(f"{name.replace('_', ' ')} {values[best_epoch(seen.series)]:.4g}")
     return ", ".join(told)
 
 

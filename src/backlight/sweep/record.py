@@ -144,7 +144,7 @@ class Recorder:
         if trial.number not in self._shown:
             begin(folder, trial)
         epochs, steps = len(member.history), len(member.history) * member.data.steps_per_epoch
-        metrics = {} if member.error else {**_last(member.history), **member.test_metrics}
+        metrics = {} if member.error else {**_best(member), **member.test_metrics}
         summary = blank(trial.node["seed"], trial.resolved_yaml) | {
             "status": "failed" if member.error else "completed",
             "error": member.error,
@@ -293,13 +293,14 @@ def _checkpoint_of(node: Node) -> dict[str, Any]:
 
 
 def _evidence(trial: Trial, member: Member) -> Evidence:
-    series = {name: np.array([metrics[name] for metrics in member.history]) for name in _last(member.history)}
+    series = {name: np.array([metrics[name] for metrics in member.history]) for name in _best(member)}
     ended = member.model if member.history else None
     return Evidence(trial.overrides, series, ended, member.error, member.started)
 
 
-def _last(history: Sequence[Mapping[str, np.float32]]) -> Mapping[str, np.float32]:
-    return history[-1] if history else {}
+def _best(member: Member) -> Mapping[str, np.float32]:
+    """The metrics of the epoch that its `best.ckpt` keeps."""
+    return member.history[member.best_epoch] if member.history else {}
 
 
 def _write_metrics(path: Path, member: Member) -> None:
