@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> dict[str, float]:
-    """Train, test and record one run in Hydra's output folder; returns the final metrics.
+    """Train, test and record one run in Hydra's output folder; returns its metrics.
 
     Raises:
         BacklightError: the user can mend it.

@@ -48,7 +48,7 @@ class Sweep:
         self._board: Leaderboard | None = None
 
     def launch(self, overrides: Sequence[Sequence[str]], first_number: int) -> list[JobReturn]:
-        """Run these trials; returns the final metrics of each, in their order.
+        """Run these trials; returns the metrics of each, in their order.
 
         Raises:
             BacklightError: the settings of the sweep itself are wrong, or its folder holds another one.

@@ -16,7 +16,7 @@ class Settings:
     Args:
         population: train together what can be.
         max_members: trials trained together at most; None is what memory allows.
-        metric: what the leaderboard is sorted by, and a search improves.
+        metric: what the leaderboard is sorted by, and a search improves; of the epoch that `best.ckpt` keeps.
         factor: of successive halving: of those that come to a rung, one in so many goes on; None trains
             every trial to its end.
         min_epochs: to the first rung; the others are `factor` times as far each.
