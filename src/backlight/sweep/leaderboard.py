@@ -159,7 +159,9 @@ class Leaderboard:
     def show(self, importance: Mapping[str, float]) -> None:
         """Print the best trials, how many failed or ended early, and which share of the metric's variance a key has."""
         failed = sum(row["status"] != "completed" for row in self.rows)
-        table = Table(title=f"the best of {len(self.rows)} trials by {self.metric}", title_justify="left")
+        table = Table(
+            title=f"the best of {len(self.rows)} trials by {self.metric} of best.ckpt", title_justify="left"
+        )
         columns = ["trial", *self.keys, *self.shown_metrics, "verdict"]
         for column in columns:
             table.add_column(
