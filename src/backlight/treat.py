@@ -76,11 +76,7 @@ class Patient:
         seen = self.diagnosis.seen
         if seen.error is not None or not len(seen.loss("train")):
             return math.inf
-        return (
-            float(seen.series["val/loss"][best_epoch(seen.series)])
-            if self.holds_out
-            else seen.last("train/loss")
-        )
+        return float(seen.series["val/loss" if self.holds_out else "train/loss"][best_epoch(seen.series)])
 
     @property
     def progress(self) -> float:
