@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from backlight.examination import best_epoch
 from tests.conftest import Call, TrainedRun
 
 Train = Callable[..., TrainedRun]
@@ -94,6 +95,17 @@ def test_best_is_the_epoch_of_lowest_validation_loss(train: Train) -> None:
     assert best["epoch"] < 14
     for name, value in metrics_of(run.path)[best["epoch"]].items():
         assert name in ("epoch", "step") or run.summary["metrics"][name] == value
+
+
+@pytest.mark.parametrize(
+    ("val", "best"),
+    [([0.3, 0.2, 0.4], 1), ([0.2, 0.3, 0.2], 0), ([np.nan, 0.5, np.nan], 1), ([np.nan] * 3, 2), (None, 2)],
+)
+def test_the_last_epoch_stands_for_the_best_where_no_validation_loss_is_known(
+    val: list[float] | None, best: int
+) -> None:
+    series = {"train/loss": np.array([0.6, 0.5, 0.7])} | ({} if val is None else {"val/loss": np.array(val)})
+    assert best_epoch(series) == best
 
 
 def test_same_config_gives_the_same_bits_and_another_seed_does_not(train: Train) -> None:

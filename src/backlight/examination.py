@@ -311,12 +311,10 @@ def read_series(path: Path) -> dict[str, Floats]:
 
 def best_epoch(series: Mapping[str, Floats]) -> int:
     """The index of the epoch that `best.ckpt` keeps, in what `read_series` returns: that of the lowest validation loss, or
-    the last where no rows are held out.
-
-    Raises:
-        ValueError: no validation loss is a number.
+    the last where none is known.
     """
-    return int(np.nanargmin(series["val/loss"])) if "val/loss" in series else -1
+    losses = series.get("val/loss", np.empty(0))
+    return int(np.nanargmin(losses)) if np.isfinite(losses).any() else len(series["train/loss"]) - 1
 
 
 def _rates(optimizer: Node, series: dict[str, Floats], kept: float) -> Tensor:
