@@ -106,6 +106,7 @@ def test_the_last_epoch_stands_for_the_best_where_no_validation_loss_is_known(
 ) -> None:
     series = {"train/loss": np.array([0.6, 0.5, 0.7])} | ({} if val is None else {"val/loss": np.array(val)})
     assert best_epoch(series) == best
+    assert best_epoch({"lr": series["train/loss"]}) == 2, "as of a file that lacks columns"
 
 
 def test_same_config_gives_the_same_bits_and_another_seed_does_not(train: Train) -> None:

@@ -314,7 +314,7 @@ def best_epoch(series: Mapping[str, Floats]) -> int:
     the last where none is known.
     """
     losses = series.get("val/loss", np.empty(0))
-    return int(np.nanargmin(losses)) if np.isfinite(losses).any() else len(series["train/loss"]) - 1
+    return int(np.nanargmin(losses)) if np.isfinite(losses).any() else len(next(iter(series.values()))) - 1
 
 
 def _rates(optimizer: Node, series: dict[str, Floats], kept: float) -> Tensor:
