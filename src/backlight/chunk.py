@@ -20,7 +20,8 @@ def steps_at_once(trainer: Trainer, module: LightningModule, rows_per_step: int)
         module: its parameters tell the work of a step.
         rows_per_step: of one batch.
     """
-    if any(_sees_every_step(callback) for callback in trainer.callbacks) or not _has_whole_epochs(trainer):  # type: ignore[attr-defined]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set in its __init__
+    if any(map(_sees_every_step, callbacks)) or not _has_whole_epochs(trainer):
         return 1
     weights = sum(parameter.numel() for parameter in module.parameters())
     most = CHUNK_WORK * (GPU_WORK if module.device.type == "cuda" else 1)

@@ -149,7 +149,7 @@ class Classifier(LightningModule):
     def on_fit_start(self) -> None:
         callbacks: list[object] = self.trainer.callbacks  # type: ignore[attr-defined]  # set in its __init__
         self._observers = [callback for callback in callbacks if isinstance(callback, StepObserver)]
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # set in its __init__
         self._is_distributed = self.trainer.world_size > 1
         by_equations = self.backward_by == "equations"
         self._makes_chunks = False
@@ -174,7 +174,7 @@ class Classifier(LightningModule):
     def training_step(self, batch: Steps | Batch, batch_idx: int) -> None:
         """Make a step with each batch given, one after the other."""
         steps = batch if isinstance(batch, Steps) else Steps.single(batch)
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set in its __init__
         update = self._update()
         logits: list[Tensor] = []
         losses: dict[int, Tensor] = {}

@@ -120,7 +120,7 @@ def _command(name: str) -> None:
             return None
 
     # For trials of a sweep that are not trained by this function.
-    job.failed = lambda: codes.append(FAILED_TRIALS)  # type: ignore[attr-defined]
+    job.failed = lambda: codes.append(FAILED_TRIALS)  # type: ignore[attr-defined]  # an attribute of a function
 
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(job)()

@@ -16,7 +16,7 @@ from backlight.assemble import Node, build_loss, build_network, early_stopping
 from backlight.backprop.activations import ACTIVATIONS
 from backlight.backprop.sparse import Rows
 from backlight.backprop.trace import Trace
-from backlight.callbacks.stop_hopeless import base_loss
+from backlight.base_loss import base_loss
 from backlight.checkpoint import TrainedNetwork
 from backlight.config import build
 from backlight.data.module import ClassificationData

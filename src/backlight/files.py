@@ -41,7 +41,7 @@ def write_whole(target: Path, content: str | bytes | memoryview, *, wait: bool =
             os.fsync(file.fileno())
 
 
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # chosen while it runs
     """OmegaConf's way to write, in C where there is one."""
 
 

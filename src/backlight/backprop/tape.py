@@ -49,7 +49,7 @@ class Tape(TorchDispatchMode):
     """
 
     def __init__(self, *inputs: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch's
         self._values: list[Tensor] = []
         """The inputs, and what is made anew of them each time."""
         self._places: dict[int, tuple[int, Tensor]] = {}

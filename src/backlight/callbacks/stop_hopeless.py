@@ -3,18 +3,16 @@
 import logging
 import math
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich import get_console
 
+from backlight.base_loss import base_loss
 from backlight.callbacks.reach import data_of
 from backlight.classifier import Classifier
 from backlight.data.module import ClassificationData
-from backlight.data.stored import SAMPLE_ROWS
 from backlight.diagnosis.loss_symptoms import RISEN
-from backlight.diagnosis.measure import constant_loss
 from backlight.loss import BinaryCrossEntropy
 from backlight.ranges import Count
 
@@ -22,22 +20,6 @@ log = logging.getLogger(__name__)
 
 START_ROWS = 512
 """Of which the loss before the first step is told: a network that has learned nothing says nearly the same of all."""
-
-
-def base_loss(data: ClassificationData, loss: BinaryCrossEntropy) -> float:
-    """The loss of knowing the class shares only, on the first training rows; those of a sweep often share it.
-
-    It moves by 0.003 from sample to sample of so many rows, with 256 by 0.02.
-    """
-    known, weight = _base_losses.setdefault(data, {}), loss.class_weight
-    key = (loss.label_smoothing, str(weight))
-    if key not in known:
-        y = data.part("train")[1][:SAMPLE_ROWS]
-        known[key] = constant_loss(loss.targets(y), None if weight is None else weight.cpu()).item()
-    return known[key]
-
-
-_base_losses: WeakKeyDictionary[ClassificationData, dict[tuple[float, str], float]] = WeakKeyDictionary()
 
 
 class StopHopeless(Callback):

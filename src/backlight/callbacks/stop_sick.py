@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich import get_console
 
+from backlight.base_loss import base_loss
 from backlight.callbacks.reach import data_of
-from backlight.callbacks.stop_hopeless import base_loss
 from backlight.classifier import Classifier
 from backlight.diagnosis.knowledge import HARDLY_LEARNED
 

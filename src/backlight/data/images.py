@@ -272,7 +272,7 @@ def _of_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64] |
     x, y = pick(arrays, IMAGE_NAMES, path, "images"), pick(arrays, LABEL_NAMES, path, "labels")
     pairs = [(x, y)]
     if {"x_train", "x_test", "y_test"} <= {name.lower() for name in arrays}:
-        pairs.append(tuple(pick(arrays, (name,), path, name) for name in ("x_test", "y_test")))  # type: ignore[arg-type]
+        pairs.append((pick(arrays, ("x_test",), path, "x_test"), pick(arrays, ("y_test",), path, "y_test")))
     return _together(path, pairs, [0, 2])
 
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
-from backlight.callbacks.stop_hopeless import base_loss
+from backlight.base_loss import base_loss
 from backlight.callbacks.stop_sick import LEADING, Course, why_sick
 from backlight.data.module import ClassificationData
 from backlight.population.member import Member

@@ -286,7 +286,7 @@ def _checkpoint_of(node: Node) -> dict[str, Any]:
         folder = RunFolder(path)
         experiment = assemble(short, folder)
         experiment.trainer.fit(experiment.classifier, experiment.data)
-        experiment.trainer.logger.experiment.close()  # type: ignore[union-attr]
+        experiment.trainer.logger.experiment.close()  # type: ignore[union-attr]  # `assemble` gives one
         checkpoint = read_checkpoint(folder.checkpoint("last"))
     own = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "epoch", "global_step")
     return {key: value for key, value in checkpoint.items() if key not in own}

@@ -123,7 +123,7 @@ def _values_of(override: Override) -> BaseDistribution:
     if isinstance(sweep, RangeSweep) and all(
         isinstance(x, int) for x in (sweep.start, sweep.stop, sweep.step)
     ):
-        values = range(sweep.start, sweep.stop, sweep.step)  # type: ignore[arg-type]
+        values = range(sweep.start, sweep.stop, sweep.step)  # type: ignore[arg-type]  # all are integers
         return IntDistribution(values[0], values[-1], step=values.step)
     return CategoricalDistribution(list(override.sweep_string_iterator()))
 
