@@ -231,17 +231,15 @@ class TrainingBatches:
         for start in range(0, len(self.x), rows_at_once):
             end = min(start + rows_at_once, len(self.x))
             index = torch.arange(start, end) if order is None else order[start:end]
-            shares = [batch[self.rank :: self.world_size] for batch in index.split(self.batch_size)]
             if self.world_size > 1:
-                index = torch.cat(shares)
+                batches = index.split(self.batch_size)
+                index = torch.cat([batch[self.rank :: self.world_size] for batch in batches])
             is_whole = order is None and self.world_size == 1
+            sizes = [min(self.batch_size, end - first) for first in range(start, end, self.batch_size)]
             yield Steps(
                 self.x[start:end] if is_whole else self.x,
                 None if is_whole else index,
-                self.y[start:end] if is_whole else self.y[index],
-                [len(share) for share in shares],
-                [
-                    min(self.batch_size, end - first) / self.world_size
-                    for first in range(start, end, self.batch_size)
-                ],
+                self.y[start:end] if is_whole else self.y.index_select(0, index),
+                [len(range(self.rank, size, self.world_size)) for size in sizes],
+                [size / self.world_size for size in sizes],
             )
