@@ -1,7 +1,7 @@
 """A run as what the command line says of it, so that it can be changed and said again."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,10 @@ class Recipe:
             key, value = override.key_or_group, override.value()
             if key in GROUPS:
                 choices[key] = str(value)
-                node[key] = compose(loader, [str(override.input_line)])[key]
+                # All options of callbacks have the same keys: what the run sets of them stays.
+                own = [text for text in self.overrides if text.lstrip("+~").startswith("callbacks.")]
+                kept = own if key == "callbacks" else []
+                node[key] = compose(loader, [str(override.input_line), *kept])[key]
             else:
                 *parents, last = key.split(".")
                 place = node
@@ -91,6 +94,17 @@ class Recipe:
         except (HydraException, OmegaConfBaseException, BacklightError):
             is_enough = False
         return Recipe(node, choices, added if is_enough else _said(node, choices, loader))
+
+
+def together(changes: Sequence[str]) -> str:
+    """Overrides made one after the other, as one change: of each key the last, and none that a later option took back."""
+    last: dict[str, str] = {}
+    for override in " ".join(changes).split():
+        key, _, _ = override.partition("=")
+        for earlier in [known for known in last if known == key or known.startswith(f"{key}.")]:
+            del last[earlier]
+        last[key] = override
+    return " ".join(last.values())
 
 
 def compose(loader: ConfigLoader, overrides: list[str]) -> Node:

@@ -23,7 +23,7 @@ from backlight.diagnosis.objective_remedies import UNTIL_IT_RISES
 from backlight.errors import BacklightError
 from backlight.examination import best_epoch
 from backlight.ranges import Count
-from backlight.recipe import Recipe
+from backlight.recipe import Recipe, together
 from backlight.run_folder import RunFolder
 from backlight.sweep.launch import Sweep
 
@@ -185,7 +185,7 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
         likeliest = list(recipes)[:AT_ONCE]
         known += [recipes[overrides].overrides for overrides in likeliest]
         if patient is not best:
-            _say(f"{'back to':13}{' '.join(patient.changes) or 'the run itself'}")
+            _say(f"{'back to':13}{together(patient.changes) or 'the run itself'}")
         tried = clinic.train(
             [recipes[overrides] for overrides in likeliest],
             [(*patient.changes, overrides) for overrides in likeliest],
@@ -199,7 +199,7 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
     if best is not sick:
         _say(
             f"{'after':13}{_state(best)}",
-            f"{'changed':13}{' '.join(best.changes)}",
+            f"{'changed':13}{together(best.changes)}",
             f"{'run folder':13}{best.folder.shown}",
             f"{'command':13}{best.recipe.command}",
         )
