@@ -228,7 +228,8 @@ def test_a_foreign_run_folder_runs_no_code(call: Call, train: Train, tmp_path: P
         ("experiment=solved loss.class_weight=balanced", "callbacks=early_stopping model.hidden=[8,8]"),
         ("data=digits data.label_noise=0.1 callbacks.backprop=null", "optimizer=rmsprop"),
         ("data=table data.path=rows.csv data.target=y optimizer.momentum=0.5", "optimizer=adam optimizer.lr=0.01"),
-        ("data=moons callbacks.backprop=null optimizer.lr=0.5", "callbacks=early_stopping"),
+        ("data=moons callbacks.backprop=null +callbacks.early_stopping.patience=9", "callbacks=early_stopping"),
+        ("experiment=solved callbacks.early_stopping=null", "callbacks=early_stopping callbacks.early_stopping.patience=5"),
         ("data=moons 'name=it''s'", "data.batch_size=full trainer.gradient_clip_val=1.0"),
     ],
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """A run as what the command line says of it, so that it can be changed and said again."""
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from backlight.run_folder import RunFolder
 Node = dict[str, Any]
 
 GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "callbacks")
+OTHER_CALLBACKS = re.compile(r"[+~]*callbacks\.(?!early_stopping)").match
+"""Of an override: whether it sets what all options of callbacks have, and each leaves as it is."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,7 @@ class Recipe:
             key, value = override.key_or_group, override.value()
             if key in GROUPS:
                 choices[key] = str(value)
-                # All options of callbacks have the same keys: what the run sets of them stays.
-                own = [text for text in self.overrides if text.lstrip("+~").startswith("callbacks.")]
-                kept = own if key == "callbacks" else []
+                kept = list(filter(OTHER_CALLBACKS, self.overrides)) if key == "callbacks" else []
                 node[key] = compose(loader, [str(override.input_line), *kept])[key]
             else:
                 *parents, last = key.split(".")
