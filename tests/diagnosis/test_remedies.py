@@ -210,6 +210,16 @@ def test_options_of_an_optimizer_forbid_another_one(symptom: str) -> None:
 
 
 @pytest.mark.parametrize("symptom", SYMPTOMS)
+def test_another_optimizer_is_told_with_its_rate(symptom: str) -> None:
+    """Pasted, it would make its steps at that of the run's own."""
+    run = replace(observed(1.0, 0.9, 0.8), **moved(0.0))
+    for lr in (1e-4, 0.1, 10.0):
+        seen = replace(run, settings=replace(run.settings, lr=lr))
+        told = [remedy.overrides for remedy in remedies(Finding(symptom, "serious", 0, {}), seen)]
+        assert all("optimizer.lr=" in overrides for overrides in told if "optimizer=" in overrides)
+
+
+@pytest.mark.parametrize("symptom", SYMPTOMS)
 def test_who_has_adamw_is_not_told_adam(symptom: str) -> None:
     """Of whose gradient its decay would be a part, and another one."""
     run = replace(observed(1.0, 0.9, 0.8), **moved(0.0))

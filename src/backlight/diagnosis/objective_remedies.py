@@ -66,8 +66,8 @@ def softer_targets(seen: Observations) -> Remedy:
 
 
 DECAY = Remedy(
-    "optimizer=adamw optimizer.weight_decay=0.3",
-    "Decay keeps weights small, and with them what the network can memorise.",
+    "optimizer=adamw optimizer.lr=0.01 optimizer.weight_decay=0.3",
+    "Decay keeps weights small, and with them what the network can memorise; the rate is usual for AdamW.",
     "Loshchilov & Hutter 2019, arXiv:1711.05101",
 )
 

@@ -77,7 +77,7 @@ def _against_overfitting(seen: Observations) -> list[Remedy]:
     softer = objective.softer_targets(seen)
     decay = Remedy(
         f"{objective.DECAY.overrides} {softer.overrides}",
-        "Decay keeps weights small as well, and with them what the network can memorise.",
+        "Decay keeps weights small as well, and with them what the network can memorise; the rate is usual for AdamW.",
         f"{objective.DECAY.source}; {softer.source}",
     )
     return [*shorter, softer, decay, objective.stop_early(seen), objective.DECAY, network.fewer_neurons(seen)]
