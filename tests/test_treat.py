@@ -250,6 +250,6 @@ def test_a_changed_recipe_composes_to_what_is_wanted(
         assert compose(loader, twice.overrides) == twice.node
         assert (twice.node["optimizer"]["lr"], twice.node["seed"]) == (0.5, 3)
         assert twice.command.startswith("python train.py ")
-        again = together([change, "optimizer=sgd optimizer.lr=0.1", "optimizer.lr=0.5 seed=3"])
-        assert recipe.changed(again, loader).node == twice.node
-        assert len({override.partition("=")[0] for override in again.split()}) == len(again.split())
+        again = together([*change.split(), "optimizer=sgd", "optimizer.lr=0.1", "optimizer.lr=0.5", "seed=3"])
+        assert recipe.changed(" ".join(again), loader).node == twice.node
+        assert len({override.partition("=")[0] for override in again}) == len(again)

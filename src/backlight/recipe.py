@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,9 +87,7 @@ class Recipe:
                 for parent in parents:
                     place = place[parent]
                 place[last] = value
-        given = {override.partition("=")[0] for override in overrides.split()}
-        added = [override for override in self.overrides if override.partition("=")[0] not in given]
-        added += overrides.split()
+        added = together([*self.overrides, *overrides.split()])
         try:
             is_enough = compose(loader, added) == node
         except (HydraException, OmegaConfBaseException, BacklightError):
@@ -97,15 +95,15 @@ class Recipe:
         return Recipe(node, choices, added if is_enough else _said(node, choices, loader))
 
 
-def together(changes: Sequence[str]) -> str:
-    """Overrides made one after the other, as one change: of each key the last, and none that a later option took back."""
-    last: dict[str, str] = {}
-    for override in " ".join(changes).split():
+def together(overrides: Iterable[str]) -> list[str]:
+    """Overrides made one after the other: of each key the last, and none that a later option takes back."""
+    kept: list[str] = []
+    for override in overrides:
         key, _, _ = override.partition("=")
-        for earlier in [known for known in last if known == key or known.startswith(f"{key}.")]:
-            del last[earlier]
-        last[key] = override
-    return " ".join(last.values())
+        takes_back = re.compile(rf"[+~]*{re.escape(key)}(=|\.|$)").match
+        kept = [known for known in kept if not takes_back(known) or OTHER_CALLBACKS(known)]
+        kept.append(override)
+    return kept
 
 
 def compose(loader: ConfigLoader, overrides: list[str]) -> Node:

@@ -185,7 +185,7 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
         likeliest = list(recipes)[:AT_ONCE]
         known += [recipes[overrides].overrides for overrides in likeliest]
         if patient is not best:
-            _say(f"{'back to':13}{together(patient.changes) or 'the run itself'}")
+            _say(f"{'back to':13}{_net(patient.changes) or 'the run itself'}")
         tried = clinic.train(
             [recipes[overrides] for overrides in likeliest],
             [(*patient.changes, overrides) for overrides in likeliest],
@@ -199,11 +199,15 @@ def treated(sick: Patient, clinic: "Clinic", max_attempts: int) -> Patient:
     if best is not sick:
         _say(
             f"{'after':13}{_state(best)}",
-            f"{'changed':13}{together(best.changes)}",
+            f"{'changed':13}{_net(best.changes)}",
             f"{'run folder':13}{best.folder.shown}",
             f"{'command':13}{best.recipe.command}",
         )
     return best
+
+
+def _net(changes: Sequence[str]) -> str:
+    return " ".join(together(" ".join(changes).split()))
 
 
 def _outcome(sick: Patient, best: Patient) -> str:
