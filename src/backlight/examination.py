@@ -236,7 +236,20 @@ def _settings(config: Node, evidence: Evidence, data: ClassificationData, kept: 
         weighs_classes=config["loss"].get("class_weight") is not None,
         stopped_hastily=_stopped_hastily(config, evidence.series, data.steps_per_epoch),
         kept_by_clipping=kept,
+        constant_rate=_constant_rate(config, evidence.overrides),
     )
+
+
+def _constant_rate(config: Node, overrides: Sequence[str]) -> str:
+    """What keeps the rate what it is; options of the schedule that were set by hand would not fit another one."""
+    keys = [override.partition("=")[0].lstrip("+") for override in overrides]
+    if not any(key == "experiment" or key.startswith("scheduler.") for key in keys):
+        return "scheduler=constant"
+    unchanging = {
+        "cosine": "scheduler.warmup_epochs=0 scheduler.final_fraction=1.0",
+        "plateau": f"scheduler.patience={config['trainer']['max_epochs']}",
+    }
+    return unchanging.get(config["scheduler"]["name"], "scheduler.factor=1.0")
 
 
 def _as_it_is(config: Node) -> set[str]:

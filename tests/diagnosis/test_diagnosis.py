@@ -17,6 +17,7 @@ from backlight import early_warning
 from backlight.assemble import assemble
 from backlight.command import config_folder
 from backlight.config import plain, task_of
+from backlight.diagnose import diagnosis_of
 from backlight.diagnosis.finding import Finding
 from backlight.diagnosis.remedies import REMEDIES
 from backlight.diagnosis.symptoms import SYMPTOMS
@@ -469,7 +470,12 @@ def test_weighed_classes_are_found_alike(train: Train, classes: int, smoothing: 
         (
             "optimizer=adam optimizer.lr=0.01",
             "scheduler=exponential scheduler.factor=0.5",
-            "scheduler=constant",
+            "scheduler.factor=1.0",
+        ),
+        (
+            "optimizer=adam optimizer.lr=0.01",
+            "scheduler=step scheduler.every_n_epochs=3",
+            "scheduler.factor=1.0",
         ),
         ("optimizer.lr=0.1", "trainer.gradient_clip_val=0.001", "trainer.gradient_clip_val=null"),
     ],
@@ -482,7 +488,27 @@ def test_what_makes_steps_short_is_told_to_be_left_out(
     found = diagnosis(train(*options, *sick.split(), folder="sick"))
     assert found[0]["symptom"] == "learning_rate_too_low"
     assert found[0]["remedies"][0] == remedy
-    assert diagnosis(train(*options, remedy, folder="cured")) == []
+    assert diagnosis(train(*options, *sick.split(), remedy, folder="cured")) == [], "pasted as it stands"
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "scheduler=cosine scheduler.warmup_epochs=2",
+        "scheduler=exponential scheduler.factor=0.5",
+        "scheduler=plateau scheduler.patience=0",
+        "scheduler=step scheduler.every_n_epochs=1",
+        "scheduler=cosine",
+    ],
+)
+def test_what_keeps_the_rate_can_be_pasted_after_any_schedule(train: Train, schedule: str) -> None:
+    # Of such a rate the loss goes up and down.
+    options = [*QUICK, "data=moons", "optimizer.lr=30", "trainer.max_epochs=6", *schedule.split()]
+    told = diagnosis_of(RunFolder(train(*options, folder="sick").path)).seen.settings.constant_rate
+    rates = {name: read_series(train(*options, *extra, folder=name).path / "metrics.csv")["lr"]
+             for name, extra in {"before": [], "pasted": told.split()}.items()}  # fmt: skip
+    assert rates["before"].min() < 30
+    np.testing.assert_array_equal(rates["pasted"], 30)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ class Settings:
     set, as overrides that would change nothing. `momentum`, `weight_decay`: 0 of optimizers that have none.
     `weighs_classes`: whether the loss weighs the classes. `stopped_hastily`: whether early stopping ended the run with
     little patience, after few steps, or while the loss still fell. `kept_by_clipping`: the share of the last gradient.
+    `constant_rate`: overrides that keep the rate what it is, and can be added to the command line as it was.
     """
 
     optimizer: str
@@ -112,6 +113,7 @@ class Settings:
     weighs_classes: bool = False
     stopped_hastily: bool = False
     kept_by_clipping: float = 1.0
+    constant_rate: str = "scheduler=constant"
 
     @property
     def usual_rate(self) -> float:

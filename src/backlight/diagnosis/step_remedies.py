@@ -81,7 +81,7 @@ def constant_rate(seen: Observations) -> list[Remedy]:
         why = "The schedule raises the rate, until its steps are too long."
     else:
         return []
-    return [Remedy("scheduler=constant", why, BENGIO)]
+    return [Remedy(seen.settings.constant_rate, why, BENGIO)]
 
 
 CLIP = Remedy(
